@@ -1,0 +1,1 @@
+"""The digits demo: every step of the way by its public command."""

@@ -1,0 +1,1 @@
+"""Training: data, models, methods, scores, fitting and evaluation, in PyTorch."""

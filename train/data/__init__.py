@@ -1,0 +1,1 @@
+"""Images for training: built-in sets, folders, outliers, augmentation, loading."""

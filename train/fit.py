@@ -1,0 +1,249 @@
+"""Fitting a recipe: pretrain, fine-tune, checkpoint after every epoch, resume bit for bit."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from types import FrameType
+
+import numpy as np
+import torch
+from lightning_fabric import Fabric
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+from safetensors.torch import load_file
+
+from oodserve.errors import DataError, RecipeError
+from train import checkpoint
+from train.data.folders import open_splits
+from train.evaluate import accuracy_on
+from train.methods.registry import build_method
+from train.methods.standard import Standard, StandardSettings
+from train.models import Classifier, build_classifier
+from train.recipes import Recipe, load_recipe, to_toml
+from train.run import CARD, CHECKPOINTS, METRICS, PRETRAINED, RECIPE, WEIGHTS, ModelCard
+from train.stage import Position, Stage, StageWork, Training, part_of
+
+Stop = Callable[[], bool]
+"""Asked after every step; True ends the run there, with a checkpoint."""
+
+
+class Interrupted(Exception):
+    """Training was asked to stop; the checkpoint of the last whole step is on disk."""
+
+
+def fit(recipe: Recipe, folder: Path, *, console: Console, stop: Stop | None = None) -> None:
+    """Train from the start into a new run folder.
+
+    Raises
+    ------
+    DataError
+        The folder holds a run already, or the data are not what the recipe needs.
+    Interrupted
+        `stop` said so.
+    """
+    if (folder / RECIPE).exists():
+        raise DataError(
+            f"`{folder}` holds a run already; go on with `python -m train resume {folder}` or "
+            "choose another folder with `--to`"
+        )
+    training, stages = _prepare(recipe, folder)
+    folder.mkdir(parents=True, exist_ok=True)
+    checkpoint.replace_text(folder / RECIPE, to_toml(recipe))
+    _run(training, stages, None, console=console, stop=stop or _never)
+
+
+def resume(folder: Path, *, console: Console, stop: Stop | None = None) -> None:
+    """Go on with an interrupted run; equal to one that was never interrupted.
+
+    Raises
+    ------
+    DataError
+        There is no run, the run is finished, its checkpoint is damaged, or the data changed.
+    """
+    if not (folder / RECIPE).is_file():
+        raise DataError(f"`{folder}` is not a run (no `{RECIPE}`)")
+    if (folder / CARD).exists():
+        raise DataError(f"the run `{folder}` is finished already")
+    training, stages = _prepare(load_recipe(folder / RECIPE), folder)
+    found = _restore(training)
+    _run(training, stages, found, console=console, stop=stop or _never)
+
+
+@contextmanager
+def stop_on_signal() -> Iterator[Stop]:
+    """Turn the first SIGINT or SIGTERM into a request to stop; a second one acts at once."""
+    asked = False
+
+    def remember(number: int, frame: FrameType | None) -> None:
+        nonlocal asked
+        asked = True
+        for kind, handler in previous.items():
+            signal.signal(kind, handler)
+
+    previous = {kind: signal.signal(kind, remember) for kind in (signal.SIGINT, signal.SIGTERM)}
+    try:
+        yield lambda: asked
+    finally:
+        for kind, handler in previous.items():
+            signal.signal(kind, handler)
+
+
+def _never() -> bool:
+    return False
+
+
+def _prepare(recipe: Recipe, folder: Path) -> tuple[Training, list[Stage]]:
+    """Open the data and build the model: everything that can be refused before a run exists."""
+    splits = open_splits(recipe.data)
+    stages = _stages(recipe)
+    fabric = Fabric(accelerator=recipe.accelerator, devices=1, precision=recipe.precision)
+    torch.manual_seed(recipe.seed)
+    model = build_classifier(recipe.model, len(splits.classes))
+    if recipe.pretrain.from_run:
+        _load_pretrained(model, recipe.pretrain.from_run)
+    training = Training(
+        recipe=recipe,
+        folder=folder,
+        splits=splits,
+        fabric=fabric,
+        model=model,
+        position=Position(),
+        rng=np.random.default_rng([recipe.seed, 1]),
+        torch_generator=torch.Generator().manual_seed(recipe.seed),
+    )
+    return training, stages
+
+
+def _restore(training: Training) -> checkpoint.Checkpoint | None:
+    """Take up the run folder's checkpoint, if there is one, and drop what was logged after it."""
+    found = checkpoint.load(training.folder / CHECKPOINTS)
+    if found is None:
+        return None
+    if found.facts["data_fingerprint"] != training.splits.fingerprint:
+        raise DataError(
+            f"the data in `{training.recipe.data.root}` changed since the run was interrupted; "
+            "restore them or start a new run"
+        )
+    training.position = Position(**found.facts["position"])
+    training.model.load_state_dict(part_of(found.tensors, "model."))
+    training.rng.bit_generator.state = found.facts["rng"]
+    training.torch_generator.set_state(found.tensors["torch_generator"])
+    torch.set_rng_state(found.tensors["torch_rng"])
+    metrics = training.folder / METRICS
+    if metrics.exists():
+        os.truncate(metrics, found.facts["metrics_bytes"])
+    return found
+
+
+def _run(
+    training: Training,
+    stages: list[Stage],
+    found: checkpoint.Checkpoint | None,
+    *,
+    console: Console,
+    stop: Stop,
+) -> None:
+    """Run what is left of the stages, then write the finished model."""
+    while training.position.stage < len(stages):
+        work = StageWork(training, stages[training.position.stage])
+        if found is not None:
+            work.restore(found)
+            found = None
+        _run_stage(work, console=console, stop=stop)
+        if training.position.stage == 0:
+            checkpoint.save_tensors(training.model.state_dict(), training.folder / PRETRAINED)
+        training.position = Position(stage=training.position.stage + 1)
+    _finish(training)
+
+
+def _run_stage(work: StageWork, *, console: Console, stop: Stop) -> None:
+    training, stage = work.training, work.stage
+    with _progress(console) as progress:
+        task = progress.add_task(stage.name, total=work.total_steps, loss="")
+        for epoch in range(training.position.epoch, stage.settings.epochs):
+            started = time.perf_counter()
+            for loss in work.steps(epoch):
+                progress.update(task, completed=work.steps_done, loss=f"loss {loss:.3f}")
+                if stop():
+                    work.save()
+                    raise Interrupted
+            _end_epoch(work, time.perf_counter() - started, console=console)
+            work.save()
+
+
+def _end_epoch(work: StageWork, seconds: float, *, console: Console) -> None:
+    """Validate, log one line, and move to the next epoch."""
+    training, stage, position = work.training, work.stage, work.training.position
+    spec = training.recipe.input.spec()
+    accuracy = accuracy_on(training.model, training.splits.validation, spec)
+    line = {
+        "stage": stage.name,
+        "epoch": position.epoch + 1,
+        "epochs": stage.settings.epochs,
+        "learning_rate": work.rate(work.steps_done - 1),
+        **{name: value / work.steps_per_epoch for name, value in position.sums.items()},
+        "validation_accuracy": accuracy,
+        "seconds": round(seconds, 3),
+    }
+    with (training.folder / METRICS).open("a") as file:
+        file.write(json.dumps(line) + "\n")
+    console.print(
+        f"{stage.name} {line['epoch']}/{stage.settings.epochs}  loss {line['loss']:.4f}  "
+        f"validation accuracy {accuracy:.4f}  {seconds:.1f} s",
+        highlight=False,
+    )
+    training.position = Position(stage=position.stage, epoch=position.epoch + 1)
+
+
+def _finish(training: Training) -> None:
+    spec, splits = training.recipe.input.spec(), training.splits
+    accuracy = accuracy_on(training.model, splits.validation, spec)
+    checkpoint.save_tensors(training.model.state_dict(), training.folder / WEIGHTS)
+    card = ModelCard(
+        classes=splits.classes,
+        held_out=splits.held_out,
+        data_fingerprint=splits.fingerprint,
+        quality={"validation": {"accuracy": accuracy}},
+    )
+    checkpoint.replace_text(training.folder / CARD, card.to_json())
+
+
+def _stages(recipe: Recipe) -> list[Stage]:
+    pretrain = recipe.pretrain
+    if pretrain.from_run:
+        pretrain = pretrain.model_copy(update={"epochs": 0})
+    return [
+        Stage("pretrain", pretrain, Standard(StandardSettings())),
+        Stage("finetune", recipe.finetune, build_method(recipe.method)),
+    ]
+
+
+def _load_pretrained(model: Classifier, from_run: str) -> None:
+    path = Path(from_run) / PRETRAINED
+    if not path.is_file():
+        raise RecipeError(
+            f"`pretrain.from_run` = {from_run!r} has no `{PRETRAINED}`; "
+            "give the folder of a run whose first stage is done"
+        )
+    try:
+        model.load_state_dict(load_file(path))
+    except RuntimeError as error:
+        raise RecipeError(f"`{path}` does not fit this model ({error})") from error
+
+
+def _progress(console: Console) -> Progress:
+    return Progress(
+        TextColumn("{task.description}"),
+        BarColumn(),
+        MofNCompleteColumn(),
+        TextColumn("{task.fields[loss]}"),
+        TimeRemainingColumn(),
+        console=console,
+        transient=True,
+    )

@@ -1,0 +1,152 @@
+"""Mixing in-distribution images with outliers: coefficients, images, logits and labels."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from typing import ClassVar, Literal
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from pydantic import Field
+from torch import Tensor
+
+from train.methods.losses import Distance
+from train.methods.method import Settings
+
+Operation = Literal["mixup", "cutmix"]
+Sharing = Literal["batch", "sample"]
+
+Box = tuple[int, int, int, int]
+"""Top, bottom, left, right of a rectangle of pixels; bottom and right are exclusive."""
+
+
+class MixingSettings(Settings):
+    """What the methods that mix images with outliers have in common."""
+
+    needs_outliers: ClassVar[bool] = True
+
+    mix_alpha: float = Field(default=1.0, gt=0)
+    """Both parameters of the Beta distribution of the mixing coefficient."""
+    mix_weight: float = Field(default=1.0, ge=0)
+    """Weight of the cross-entropy on mixed samples (the papers' beta)."""
+    operation: Operation = "mixup"
+    """``mixup`` blends the whole image, ``cutmix`` pastes a patch of the outlier."""
+    lam_per: Sharing = "batch"
+    """One mixing coefficient for the whole ``batch``, or one for each ``sample``."""
+    consistency: Literal["none"] | Distance = "none"
+    """Distance between mixed logits and logits of mixed images, added to the loss."""
+    consistency_weight: float = Field(default=1.0, ge=0)
+    """Weight of that distance."""
+
+
+@dataclass(frozen=True)
+class Mixture:
+    """One step's draw: how much of each in-distribution image is kept.
+
+    Attributes
+    ----------
+    lam : (B,) float64
+        Weight of the in-distribution image, in [0, 1].
+    boxes : tuple of Box, or None
+        With ``cutmix``, for each image the rectangle that the outlier fills; `lam` is then exactly
+        the share of pixels outside of it. None with ``mixup``.
+    """
+
+    lam: NDArray[np.float64]
+    boxes: tuple[Box, ...] | None = None
+
+
+def draw_mixture(
+    rng: np.random.Generator, shape: tuple[int, ...], *, settings: MixingSettings
+) -> Mixture:
+    """Draw the coefficients, and with ``cutmix`` the boxes, of one batch.
+
+    Parameters
+    ----------
+    rng : numpy.random.Generator
+    shape : (B, channels, H, W)
+        Of the images.
+    settings : MixingSettings
+        `mix_alpha`, `operation` and `lam_per`.
+
+    Notes
+    -----
+    A box has sides int(H sqrt(1 - lam)) and int(W sqrt(1 - lam)) about a uniform centre and is
+    clipped at the border; `lam` is then recomputed from the area that is left.
+    """
+    size = shape[0]
+    draws = 1 if settings.lam_per == "batch" else size
+    lam = rng.beta(settings.mix_alpha, settings.mix_alpha, size=draws)
+    if settings.operation == "mixup":
+        return Mixture(lam=np.broadcast_to(lam, size).copy())
+    boxes = [_draw_box(rng, float(value), height=shape[2], width=shape[3]) for value in lam]
+    every = tuple(boxes * (size // draws))
+    return Mixture(lam=_kept_share(every, height=shape[2], width=shape[3]), boxes=every)
+
+
+def mix_images(images: Tensor, outliers: Tensor, mixture: Mixture) -> Tensor:
+    """Return lam * images + (1 - lam) * outliers, or the images with patches of the outliers.
+
+    Parameters
+    ----------
+    images, outliers : (B, 3, H, W) float
+        The i-th image meets the i-th outlier.
+    mixture : Mixture
+
+    References
+    ----------
+    MixOE (arXiv 2106.03917), section 3; Logit MixOE (arXiv 2509.11892), equation 10. With
+    ``cutmix`` the patch comes from the outlier, which MixOE's authors found better than the
+    reverse.
+    """
+    if mixture.boxes is None:
+        return mix_rows(images, outliers, mixture)
+    mixed = images.clone()
+    for row, (top, bottom, left, right) in enumerate(mixture.boxes):
+        mixed[row, :, top:bottom, left:right] = outliers[row, :, top:bottom, left:right]
+    return mixed
+
+
+def mix_rows(inside: Tensor, outside: Tensor, mixture: Mixture) -> Tensor:
+    """Return lam * inside + (1 - lam) * outside for (B, ...) tensors, row by row."""
+    lam = torch.as_tensor(mixture.lam, dtype=inside.dtype, device=inside.device)
+    lam = lam.reshape(-1, *(1,) * (inside.ndim - 1))
+    return lam * inside + (1 - lam) * outside
+
+
+def soft_targets(labels: Tensor, mixture: Mixture, *, like: Tensor) -> Tensor:
+    """Return the labels of mixed samples: lam * onehot(y) + (1 - lam) / K.
+
+    Parameters
+    ----------
+    labels : (B,) int64
+    mixture : Mixture
+    like : (B, K) float
+        Logits, which give the number of classes, dtype and device.
+
+    Returns
+    -------
+    (B, K) float
+        Rows sum to 1.
+
+    References
+    ----------
+    Logit MixOE (arXiv 2509.11892), equation 11.
+    """
+    n_classes = like.shape[1]
+    onehot = torch.nn.functional.one_hot(labels, n_classes).to(like.dtype)
+    return mix_rows(onehot, torch.full_like(onehot, 1 / n_classes), mixture)
+
+
+def _draw_box(rng: np.random.Generator, lam: float, *, height: int, width: int) -> Box:
+    rows, columns = int(height * math.sqrt(1 - lam)), int(width * math.sqrt(1 - lam))
+    top = int(rng.integers(height)) - rows // 2
+    left = int(rng.integers(width)) - columns // 2
+    return max(top, 0), min(top + rows, height), max(left, 0), min(left + columns, width)
+
+
+def _kept_share(boxes: tuple[Box, ...], *, height: int, width: int) -> NDArray[np.float64]:
+    areas = [(bottom - top) * (right - left) for top, bottom, left, right in boxes]
+    return 1 - np.array(areas, dtype=np.float64) / (height * width)

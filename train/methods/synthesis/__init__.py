@@ -1,0 +1,1 @@
+"""Ways to make outliers from training images, one file each."""

@@ -1,0 +1,1 @@
+"""Out-of-distribution scores as torch modules: one file each."""
