@@ -150,7 +150,7 @@ class Manifest(Document):
     @property
     def input_sha256(self) -> str:
         """Digest of the input specification, to which a calibration is bound."""
-        return self.input.sha256()
+        return self.input.digest()
 
 
 @dataclass(frozen=True)
@@ -347,7 +347,7 @@ def write_version(
         _write(folder / manifest.model.file, model)
         with (folder / GOLDEN).open("wb") as file:
             arrays: dict[str, NDArray[np.generic]] = {"image": golden.images, **golden.outputs}
-            np.savez(file, allow_pickle=False, **arrays)  # type: ignore[arg-type]
+            np.savez(file, allow_pickle=False, **arrays)
         _write(folder / MANIFEST, manifest.to_json().encode())
         _write(staging / name / CONFIG, config_pbtxt.encode())
         return _publish(staging / name, repository / name, version)

@@ -208,7 +208,7 @@ class ScoreCalibration(Document):
         p-values", Annals of Statistics 2023, equation 3.
         """
         _, through = self._reference.counts(_checked(scores))
-        return np.divide(1.0 + through, self.n + 1.0, dtype=np.float64)
+        return (through.astype(np.float64) + 1.0) / (self.n + 1)
 
     def smoothed_p_value(self, score: float, u: float) -> float:
         """Return the smoothed p-value of one score; see `smoothed_p_values`."""

@@ -8,14 +8,24 @@ exported graph.
 from __future__ import annotations
 
 import io
-import warnings
-from collections.abc import Iterable
+import struct
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
-from typing import Annotated, Literal
+from typing import IO, Annotated, Literal
 
 import numpy as np
 from numpy.typing import NDArray
-from PIL import Image, ImageOps, UnidentifiedImageError
+from PIL import (
+    BmpImagePlugin,
+    ExifTags,
+    GifImagePlugin,
+    Image,
+    ImageFile,
+    JpegImagePlugin,
+    PngImagePlugin,
+    TiffImagePlugin,
+    WebPImagePlugin,
+)
 from pydantic import Field, model_validator
 
 from oodserve.errors import EmptyImage, ImageTooLarge, UndecodableImage, UnsupportedImage
@@ -27,6 +37,9 @@ FORMATS = ("JPEG", "PNG", "WEBP", "GIF", "BMP", "TIFF")
 SUFFIXES = (".jpg", ".jpeg", ".png", ".webp", ".gif", ".bmp", ".tif", ".tiff")
 """File name endings of those formats, lower case."""
 
+MAX_RESIZED_PIXELS = 50_000_000
+"""Pixels after resizing and before the crop: bounds what a very long, thin image can cost."""
+
 Byte = Annotated[int, Field(ge=0, le=255)]
 Size = Annotated[int, Field(ge=1, le=8192)]
 
@@ -35,6 +48,46 @@ _RESAMPLING = {
     "bilinear": Image.Resampling.BILINEAR,
     "bicubic": Image.Resampling.BICUBIC,
     "lanczos": Image.Resampling.LANCZOS,
+}
+
+# `Image.open` would do, but it checks sizes after its own limit and with global warning filters,
+# and calls a PNG with a corrupt header the same as a text file.
+_READERS: tuple[tuple[tuple[bytes, ...], Callable[[IO[bytes]], ImageFile.ImageFile]], ...] = (
+    ((b"\xff\xd8\xff",), JpegImagePlugin.jpeg_factory),
+    ((b"\x89PNG\r\n\x1a\n",), PngImagePlugin.PngImageFile),
+    ((b"RIFF????WEBP",), WebPImagePlugin.WebPImageFile),
+    ((b"GIF87a", b"GIF89a"), GifImagePlugin.GifImageFile),
+    ((b"BM",), BmpImagePlugin.BmpImageFile),
+    (
+        (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+"),
+        TiffImagePlugin.TiffImageFile,
+    ),
+)
+
+# What Pillow raises on bytes that are not what their header says: valid images, mutated at random,
+# raised most of these.
+_CORRUPT = (
+    ArithmeticError,
+    EOFError,
+    LookupError,
+    MemoryError,
+    OSError,
+    RuntimeError,
+    SyntaxError,
+    TypeError,
+    ValueError,
+    struct.error,
+)
+
+# By EXIF orientation, 2 to 8: what makes the stored pixels upright.
+_UPRIGHT = {
+    2: Image.Transpose.FLIP_LEFT_RIGHT,
+    3: Image.Transpose.ROTATE_180,
+    4: Image.Transpose.FLIP_TOP_BOTTOM,
+    5: Image.Transpose.TRANSPOSE,
+    6: Image.Transpose.ROTATE_270,
+    7: Image.Transpose.TRANSVERSE,
+    8: Image.Transpose.ROTATE_90,
 }
 
 
@@ -106,9 +159,9 @@ def decode(
 ) -> Image.Image:
     """Decode an image to RGB, upright.
 
-    The first frame of an animation is taken; EXIF orientation is applied; palettes are looked up;
-    transparency is composited on `background`; CMYK is converted; 16-bit grey is scaled to 8 bits
-    by its full range.
+    The first frame of an animation is taken; EXIF orientation is applied, and unreadable EXIF is
+    none; palettes are looked up; transparency is composited on `background`; CMYK is converted;
+    16-bit grey is scaled to 8 bits by its full range. Metadata is dropped.
 
     Parameters
     ----------
@@ -132,16 +185,25 @@ def decode(
     with _open(data, limits) as image:
         try:
             image.load()
-            upright = ImageOps.exif_transpose(image)
-        except (OSError, SyntaxError, ValueError, EOFError, IndexError, MemoryError) as error:
+            rgb = to_rgb(_upright(image), background=background)
+        except Image.DecompressionBombError as error:
+            raise _too_many_pixels(image, limits) from error
+        except _CORRUPT as error:
             raise UndecodableImage(
                 f"the {image.format} image is truncated or corrupt ({error}); send it again whole"
             ) from error
-        return to_rgb(upright, background=background)
+    rgb.info.clear()
+    return rgb
 
 
 def to_rgb(image: Image.Image, *, background: tuple[int, int, int]) -> Image.Image:
-    """Return the image in mode RGB; transparent pixels show `background`."""
+    """Return the image in mode RGB; transparent pixels show `background`.
+
+    Raises
+    ------
+    ValueError
+        A pixel is not a number.
+    """
     if image.mode == "RGB" and "transparency" not in image.info:
         return image
     if image.mode.startswith("I") or image.mode == "F":
@@ -167,15 +229,14 @@ def preprocess(image: Image.Image, spec: Preprocessing) -> NDArray[np.uint8]:
     -------
     (height, width, 3) uint8
         RGB, rows from the top.
+
+    Raises
+    ------
+    ImageTooLarge
+        The image is so long and thin that it would be huge once its shorter side is scaled up.
     """
     rgb = to_rgb(image, background=spec.background)
-    if spec.resize == "exact":
-        width, height = spec.resize_width, spec.resize_height
-    else:
-        # The longer side is truncated, as torchvision's Resize does.
-        short = min(rgb.size)
-        width = spec.resize_width * rgb.width // short
-        height = spec.resize_height * rgb.height // short
+    width, height = _resized(rgb.size, spec)
     if (width, height) != rgb.size:
         rgb = rgb.resize((width, height), _RESAMPLING[spec.interpolation])
     left = round((width - spec.width) / 2)
@@ -208,43 +269,88 @@ def _open(data: bytes, limits: ImageLimits) -> Image.Image:
             got=len(data),
             limit=limits.max_bytes,
         )
-    try:
-        with warnings.catch_warnings():
-            # Pillow's own bomb warning: the limit below is ours and is an error.
-            warnings.simplefilter("ignore", Image.DecompressionBombWarning)
-            image = Image.open(io.BytesIO(data), formats=FORMATS)
-    except UnidentifiedImageError as error:
+    reader = _find_reader(data)
+    if reader is None:
         raise UnsupportedImage(
             f"not an image that is read here (first bytes {data[:8]!r}); "
             f"send one of {', '.join(FORMATS)}"
-        ) from error
-    except Image.DecompressionBombError as error:
-        raise ImageTooLarge(
-            f"{error}; at most {limits.max_pixels} pixels are allowed",
-            unit="pixels",
-            got=2 * (Image.MAX_IMAGE_PIXELS or limits.max_pixels) + 1,
-            limit=limits.max_pixels,
-        ) from error
-    except (OSError, SyntaxError, ValueError, EOFError, IndexError) as error:
-        raise UndecodableImage(f"the image header is corrupt ({error})") from error
-    pixels = image.width * image.height
-    if pixels > limits.max_pixels:
-        image.close()
-        raise ImageTooLarge(
-            f"the image is {image.width} x {image.height} = {pixels} pixels; "
-            f"at most {limits.max_pixels} are allowed",
-            unit="pixels",
-            got=pixels,
-            limit=limits.max_pixels,
         )
+    try:
+        image = reader(io.BytesIO(data))
+    except Image.DecompressionBombError as error:
+        # From the readers that check by themselves, at a far larger size.
+        least = 2 * (Image.MAX_IMAGE_PIXELS or limits.max_pixels) + 1
+        raise ImageTooLarge(
+            f"the image has {least} pixels or more; at most {limits.max_pixels} are allowed",
+            unit="pixels",
+            got=least,
+            limit=limits.max_pixels,
+        ) from error
+    except _CORRUPT as error:
+        raise UndecodableImage(
+            f"the image header is corrupt ({error}); send the image again whole"
+        ) from error
+    if image.width * image.height > limits.max_pixels:
+        raise _too_many_pixels(image, limits)
     return image
+
+
+def _find_reader(data: bytes) -> Callable[[IO[bytes]], ImageFile.ImageFile] | None:
+    # The four bytes after RIFF are a length.
+    start = data[:4] + b"????" + data[8:12] if data.startswith(b"RIFF") else data[:12]
+    for magics, reader in _READERS:
+        if start.startswith(magics):
+            return reader
+    return None
+
+
+def _too_many_pixels(image: Image.Image, limits: ImageLimits) -> ImageTooLarge:
+    pixels = image.width * image.height
+    return ImageTooLarge(
+        f"the image is {image.width} x {image.height} = {pixels} pixels; "
+        f"at most {limits.max_pixels} are allowed",
+        unit="pixels",
+        got=pixels,
+        limit=limits.max_pixels,
+    )
+
+
+def _upright(image: Image.Image) -> Image.Image:
+    """Apply the EXIF orientation; as viewers do, take unreadable EXIF for none."""
+    try:
+        orientation = image.getexif().get(ExifTags.Base.Orientation)
+    except _CORRUPT:
+        return image
+    # Any other value, of whatever type, is not an orientation.
+    method = _UPRIGHT.get(orientation) if isinstance(orientation, int) else None
+    return image if method is None else image.transpose(method)
+
+
+def _resized(size: tuple[int, int], spec: Preprocessing) -> tuple[int, int]:
+    """Return (width, height) after resizing and before the crop."""
+    if spec.resize == "exact":
+        return spec.resize_width, spec.resize_height
+    # The longer side is truncated, as torchvision's Resize does.
+    width, height = (spec.resize_height * side // min(size) for side in size)
+    if width * height > MAX_RESIZED_PIXELS:
+        raise ImageTooLarge(
+            f"the image is {size[0]} x {size[1]}; with its shorter side scaled to "
+            f"{spec.resize_height} it has {width * height} pixels, at most {MAX_RESIZED_PIXELS} "
+            "are allowed",
+            unit="pixels",
+            got=width * height,
+            limit=MAX_RESIZED_PIXELS,
+        )
+    return width, height
 
 
 def _grey_to_8_bit(image: Image.Image) -> Image.Image:
     """Scale 16-bit integer grey by its full range, and float grey from [0, 1], to mode L."""
     values = np.asarray(image)
     if image.mode == "F":
-        scaled = np.clip(values, 0.0, 1.0) * 255.0
-    else:
-        scaled = np.clip(values, 0, 65535) / 257.0
-    return Image.fromarray(np.round(scaled).astype(np.uint8))
+        if np.isnan(values).any():
+            raise ValueError("a pixel is not a number")
+        return Image.fromarray(np.round(np.clip(values, 0.0, 1.0) * 255.0).astype(np.uint8))
+    # A table of round(v / 257), as a quotient would take eight bytes for each pixel.
+    table = ((np.arange(65_536) + 128) // 257).astype(np.uint8)
+    return Image.fromarray(table[np.clip(values, 0, 65_535)])

@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 from oodserve.bundle import Bundle, open_bundle
 from oodserve.calibration import Calibration, ScoreCalibration
 from oodserve.engines import Engine, Outputs
+from oodserve.engines.onnxruntime import OnnxRuntimeEngine, Provider
 from oodserve.errors import (
     BundleError,
     CalibrationMismatch,
@@ -125,7 +126,7 @@ class Predictor:
         path: Path | str,
         *,
         calibrations: Path | None = None,
-        provider: str = "cpu",
+        provider: Provider = "cpu",
         threads: int | None = None,
         limits: ImageLimits = ImageLimits(),
         accept_runtime_mismatch: bool = False,
@@ -153,8 +154,6 @@ class Predictor:
         BundleError, CalibrationError, EngineError
             See `oodserve.errors`; the message says what to do.
         """
-        from oodserve.engines.onnxruntime import OnnxRuntimeEngine
-
         bundle = open_bundle(Path(path))
         model = bundle.manifest.model
         if model.file != "model.onnx":

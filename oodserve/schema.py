@@ -23,8 +23,8 @@ class Document(BaseModel):
         """Return the document as indented JSON that reads back equal, with a final newline."""
         return json.dumps(self.model_dump(mode="json"), indent=1, ensure_ascii=False) + "\n"
 
-    def sha256(self) -> str:
-        """Return the digest of the canonical form: keys sorted, no white space."""
+    def digest(self) -> str:
+        """Return the SHA-256 of the canonical form: keys sorted, no white space."""
         content = json.dumps(self.model_dump(mode="json"), sort_keys=True, separators=(",", ":"))
         return hashlib.sha256(content.encode()).hexdigest()
 

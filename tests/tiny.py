@@ -1,7 +1,8 @@
 """A tiny but real bundle, made without torch: a colour classifier on 16 x 16 pixels.
 
-Four classes are colours. Logits are the scaled inner products of the pooled, normalised pixels with
-the colours, so an image of a class colour has high scores and grey, which is no class, has low ones.
+Four classes are colours. Logits are the scaled inner products of the pooled, normalised pixels
+with the colours, so an image of a class colour has high scores, and grey, which is no class, has
+low ones.
 """
 
 from __future__ import annotations
@@ -14,8 +15,8 @@ from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
-from onnx import TensorProto, helper, numpy_helper
-from onnx import version as onnx_version
+from onnx import NodeProto, TensorProto, helper, numpy_helper
+from onnx import __version__ as onnx_version
 from PIL import Image
 
 from oodserve.bundle import (
@@ -222,7 +223,7 @@ def make_manifest(model: bytes, *, classes: tuple[str, ...] = CLASSES) -> Manife
             sha256=hashlib.sha256(model).hexdigest(),
             precision="fp32",
             opset=20,
-            producers={"onnx": onnx_version.version},
+            producers={"onnx": onnx_version},
         ),
         input=InputSpec(preprocessing=preprocessing, mean=MEAN, std=STD),
         classes=classes,
@@ -295,10 +296,10 @@ def make_graph(*, seed: int = 0, nan_on_black: bool = False, work: int = 0) -> b
     return bytes(model.SerializeToString())
 
 
-def _busy_nodes(last: str, work: int) -> list[object]:
+def _busy_nodes(last: str, work: int) -> list[NodeProto]:
     """Matrix products that depend on the input, so that no optimiser folds them away."""
     fill = numpy_helper.from_array(np.array([1.0 / 640], dtype=np.float32), "fill")
-    nodes: list[object] = [
+    nodes = [
         helper.make_node("ReduceMean", ["pixels"], ["level"], keepdims=0),
         helper.make_node("Sigmoid", ["level"], ["factor"]),
         helper.make_node("ConstantOfShape", ["square"], ["ones"], value=fill),
@@ -316,4 +317,5 @@ def _busy_nodes(last: str, work: int) -> list[object]:
 
 
 def _to_uint8(values: NDArray[np.floating]) -> NDArray[np.uint8]:
-    return np.round(np.clip(values, 0.0, 1.0) * 255.0).astype(np.uint8)
+    pixels: NDArray[np.uint8] = np.round(np.clip(values, 0.0, 1.0) * 255.0).astype(np.uint8)
+    return pixels
