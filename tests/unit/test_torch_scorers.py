@@ -44,8 +44,12 @@ def test_energy_at_a_temperature(temperature: float) -> None:
     torch.testing.assert_close(actual, expected.float(), rtol=1e-6, atol=1e-6)
 
 
+@pytest.mark.parametrize("temperature", [0.0, -1.0, math.inf, math.nan])
+def test_an_impossible_temperature_is_refused(temperature: float) -> None:
+    with pytest.raises(ValueError, match=r"`temperature` = .* is not a positive number"):
+        Energy(temperature=temperature)
+
+
 def test_an_unknown_score_lists_the_known_ones() -> None:
-    with pytest.raises(
-        RecipeError, match="unknown score `entropy`; known: msp, energy, max_logit"
-    ):
+    with pytest.raises(RecipeError, match="unknown score `entropy`; known: msp, energy, max_logit"):
         build_scorer("entropy")

@@ -6,9 +6,10 @@ from typing import Literal
 
 from torch import Tensor, nn
 
-from train.methods.losses import Distance, consistency, cross_entropy, soft_cross_entropy
+from train.methods.losses import consistency, cross_entropy, soft_cross_entropy
 from train.methods.method import Draw, TrainingBatch, outliers_of
 from train.methods.mixing import (
+    Consistency,
     MixingSettings,
     Mixture,
     draw_mixture,
@@ -23,7 +24,7 @@ class LogitMixoeSettings(MixingSettings):
     """Logit MixOE's knobs; the consistency term is on by default, as in the paper's equation 16."""
 
     name: Literal["logit_mixoe"] = "logit_mixoe"
-    consistency: Literal["none"] | Distance = "l2"
+    consistency: Consistency = "l2"
     """Distance between mixed logits and logits of mixed images, added to the loss."""
 
 

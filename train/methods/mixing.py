@@ -12,11 +12,12 @@ from numpy.typing import NDArray
 from pydantic import Field
 from torch import Tensor
 
-from train.methods.losses import Distance
 from train.methods.method import Settings
 
 Operation = Literal["mixup", "cutmix"]
 Sharing = Literal["batch", "sample"]
+Consistency = Literal["none", "l2", "mse"]
+"""No consistency term, or its `train.methods.losses.Distance`."""
 
 Box = tuple[int, int, int, int]
 """Top, bottom, left, right of a rectangle of pixels; bottom and right are exclusive."""
@@ -35,7 +36,7 @@ class MixingSettings(Settings):
     """``mixup`` blends the whole image, ``cutmix`` pastes a patch of the outlier."""
     lam_per: Sharing = "batch"
     """One mixing coefficient for the whole ``batch``, or one for each ``sample``."""
-    consistency: Literal["none"] | Distance = "none"
+    consistency: Consistency = "none"
     """Distance between mixed logits and logits of mixed images, added to the loss."""
     consistency_weight: float = Field(default=1.0, ge=0)
     """Weight of that distance."""

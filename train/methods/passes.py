@@ -6,6 +6,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 
 import torch
+from lightning_fabric import is_wrapped
 from torch import Tensor, nn
 
 from train.methods.losses import full_precision
@@ -46,3 +47,15 @@ def evaluating(model: nn.Module) -> Iterator[None]:
     finally:
         for module in trained:
             module.training = True
+
+
+def unwrapped(model: nn.Module) -> nn.Module:
+    """Return the model itself, in full precision, without what Fabric put around it.
+
+    A wrapped model under mixed precision refuses any gradient but that of the final loss.
+    """
+    if not is_wrapped(model):
+        return model
+    inner = model.module
+    assert isinstance(inner, nn.Module)
+    return inner

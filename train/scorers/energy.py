@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+
 import torch
 from torch import Tensor, nn
 
@@ -16,6 +18,11 @@ class Energy(nn.Module):
     temperature : float
         T, positive.
 
+    Raises
+    ------
+    ValueError
+        `temperature` is not a positive number.
+
     References
     ----------
     Liu et al., 2020 (arXiv 2010.03759), equation 4, where the energy itself is smaller for
@@ -24,6 +31,8 @@ class Energy(nn.Module):
 
     def __init__(self, *, temperature: float = 1.0) -> None:
         super().__init__()
+        if not 0.0 < temperature < math.inf:
+            raise ValueError(f"`temperature` = {temperature!r} is not a positive number")
         self.temperature = temperature
 
     def forward(self, features: Tensor, logits: Tensor) -> Tensor:

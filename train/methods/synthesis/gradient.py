@@ -6,7 +6,7 @@ import torch
 from torch import Tensor, nn
 
 from oodserve.errors import RecipeError
-from train.methods.passes import evaluating
+from train.methods.passes import evaluating, unwrapped
 
 
 def gradient_outliers(
@@ -54,10 +54,14 @@ def gradient_outliers(
 
 
 def true_class_gradient(model: nn.Module, images: Tensor, labels: Tensor) -> Tensor:
-    """Return d logit_y / d image for each image, (B, C, H, W), in eval mode and detached."""
+    """Return d logit_y / d image for each image, (B, C, H, W), in eval mode and detached.
+
+    In full precision even where training is not, so that small entries do not vanish.
+    """
     inputs = images.detach().requires_grad_()
-    with evaluating(model), torch.enable_grad():
-        logits: Tensor = model(inputs)
+    plain = unwrapped(model)
+    with evaluating(plain), torch.enable_grad():
+        logits: Tensor = plain(inputs)
         # In eval mode no image touches another's logits, so the sum's gradient is each one's own.
         total = logits.gather(1, labels.unsqueeze(1)).sum()
         (gradient,) = torch.autograd.grad(total, inputs)
