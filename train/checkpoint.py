@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
@@ -59,7 +60,7 @@ def load(folder: Path) -> Checkpoint | None:
     try:
         facts = json.loads(pointer.read_text())
         tensors = load_file(folder / facts.pop("state"))
-    except (OSError, ValueError, KeyError) as error:
+    except (OSError, ValueError, KeyError, SafetensorError) as error:
         raise DataError(
             f"the checkpoint `{pointer}` is damaged ({error}); start a new run"
         ) from error

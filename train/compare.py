@@ -163,7 +163,7 @@ def _train(recipe: Recipe, run: Path, *, console: Console, stop: Stop) -> None:
 
 
 def _pretraining_key(recipe: Recipe) -> str:
-    """What decides the pretrained weights."""
+    """Return what decides the pretrained weights."""
     parts = ("seed", "precision", "data", "input", "augment", "model", "pretrain")
     return json.dumps(recipe.model_dump(mode="json", include=set(parts)), sort_keys=True)
 

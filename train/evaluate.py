@@ -25,6 +25,9 @@ from train.scorers.registry import build_scorer
 
 EVALUATION = "evaluation.json"
 
+EVALUATION_BATCH = 64
+"""Images per forward pass outside of training."""
+
 _COLUMNS = ("aupr_ood", "aupr_id", "fpr@95tpr_ood", "ood_miss@95id")
 
 
@@ -100,7 +103,7 @@ def evaluate(run: TrainedRun, *, resamples: int = 1000) -> Evaluation:
         The data have no out-of-distribution set to compare with.
     """
     recipe = run.recipe
-    splits = open_splits(recipe.data)
+    splits = open_splits(recipe.data, recipe.input)
     if not splits.ood:
         raise DataError(
             f"`{recipe.data.root}` has no out-of-distribution images: neither a folder `ood/NAME` "
@@ -159,8 +162,8 @@ def score_source(
     model.eval()
     logits: list[Tensor] = []
     scores: dict[str, list[Tensor]] = {name: [] for name in names}
-    for images in evaluation_batches(source, spec):
-        features = model.features(images.to(device))
+    for batch in evaluation_batches(source, input=spec, batch_size=EVALUATION_BATCH):
+        features = model.features(batch.images.to(device))
         part = model.logits_from(features)
         logits.append(part.cpu())
         for name, scorer in scorers.items():

@@ -100,7 +100,7 @@ def _never() -> bool:
 
 def _prepare(recipe: Recipe, folder: Path) -> tuple[Training, list[Stage]]:
     """Open the data and build the model: everything that can be refused before a run exists."""
-    splits = open_splits(recipe.data)
+    splits = open_splits(recipe.data, recipe.input)
     stages = _stages(recipe)
     fabric = Fabric(accelerator=recipe.accelerator, devices=1, precision=recipe.precision)
     torch.manual_seed(recipe.seed)

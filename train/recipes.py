@@ -26,6 +26,7 @@ from train.scorers.registry import SCORERS
 Positive = Annotated[float, Field(gt=0)]
 NonNegative = Annotated[float, Field(ge=0)]
 Share = Annotated[float, Field(ge=0, lt=1)]
+PositiveShare = Annotated[float, Field(gt=0, lt=1)]
 Count = Annotated[int, Field(ge=1)]
 
 
@@ -52,12 +53,12 @@ class DataRecipe(Document):
     ``validation``, ``calibration`` and ``ood/NAME``, or plainly ``CLASS/*``."""
     held_out: tuple[str, ...] = ()
     """Classes to leave out of training; their test images measure out-of-distribution detection."""
-    validation_fraction: Share = 0.1
+    validation_fraction: PositiveShare = 0.1
     """Share of each class that training is watched on; only where the tree has no such split. Drawn
     from ``train/``, or from all images of a plain tree."""
     calibration_fraction: Share = 0.2
     """Share of each class kept for the threshold, drawn likewise; 0 for no calibration split."""
-    test_fraction: Annotated[float, Field(gt=0, lt=1)] = 0.2
+    test_fraction: PositiveShare = 0.2
     """Share of each class kept for the figures; only in a plain tree."""
     outliers: str = ""
     """Images of none of the classes to train with: a folder, ``procedural`` for generated pictures,
@@ -120,13 +121,13 @@ class DigitsAugment(Document):
     anywhere."""
     warp: NonNegative = 0.03
     """Standard deviation of the shift of the nine points of a coarse grid, in sides."""
-    ink_level: Range = (0.35, 0.65)
+    ink_level: Range = (0.35, 0.6)
     """Brightness, as a share of full, that becomes the edge of the ink: the higher, the thinner."""
     ink_gain: PositiveRange = (1.0, 8.0)
     """Contrast at that edge, log-uniform: 1 keeps the greys of a scan, 8 is a pen's edge."""
     ink_probability: Annotated[float, Field(ge=0, le=1)] = 0.8
     """Share of the pictures whose ink is redrawn by `ink_level` and `ink_gain`."""
-    thickness: Range = (-0.04, 0.015)
+    thickness: Range = (-0.035, 0.015)
     """Growth of the ink at each side, in sides of the picture; negative erodes."""
     blur_probability: Annotated[float, Field(ge=0, le=1)] = 0.25
     """Share of the pictures that are blurred by one pixel."""

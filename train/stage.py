@@ -12,7 +12,7 @@ import torch
 from lightning_fabric import Fabric
 from torch import Tensor
 
-from oodserve.errors import DataError, RecipeError
+from oodserve.errors import RecipeError
 from train import checkpoint
 from train.data.augment import build_augmentation
 from train.data.folders import Splits
@@ -74,11 +74,6 @@ class StageWork:
         )
         self.steps_per_epoch = self.images.steps_per_epoch
         self.total_steps = settings.epochs * self.steps_per_epoch
-        if self.steps_per_epoch == 0 and settings.epochs > 0:
-            raise DataError(
-                f"{len(splits.train.labels)} training images do not fill one batch of "
-                f"{settings.batch_size}; lower `{stage.name}.batch_size`"
-            )
         self.outliers: EndlessLoader | None = None
         if stage.method.needs_outliers and splits.outliers is not None:
             size = settings.outlier_batch_size or settings.batch_size
@@ -198,7 +193,7 @@ class StageWork:
         recipe = self.training.recipe
         return {
             "input": recipe.input.spec(),
-            "augmentation": build_augmentation(recipe.augment, recipe.input.spec()),
+            "augmentation": build_augmentation(recipe.augment, recipe.input),
             "seed": recipe.seed,
             "stream": f"{self.stage.name}.{what}",
             "workers": recipe.data.workers,
