@@ -39,7 +39,7 @@ IR_VERSION = 10
 MAX_MODEL_BYTES = 2**31 - 1
 """Largest model that fits one file: the limit of Protocol Buffers."""
 
-_DTYPES = {onnx.TensorProto.UINT8: "UINT8", onnx.TensorProto.FLOAT: "FP32"}
+_DTYPES: dict[int, str] = {onnx.TensorProto.UINT8: "UINT8", onnx.TensorProto.FLOAT: "FP32"}
 
 
 @dataclass(frozen=True)
@@ -82,7 +82,12 @@ class ServingGraph(nn.Module):
     std: Tensor
 
     def __init__(
-        self, model: Classifier, scorers: Mapping[str, nn.Module], spec: InputSpec, *, features: bool
+        self,
+        model: Classifier,
+        scorers: Mapping[str, nn.Module],
+        spec: InputSpec,
+        *,
+        features: bool,
     ) -> None:
         super().__init__()
         self.model = model
@@ -98,6 +103,7 @@ class ServingGraph(nn.Module):
 
     def forward(self, image: Tensor) -> tuple[Tensor, ...]:
         """Return the outputs of (N, H, W, 3) uint8 images."""
+        # What `train.data.loading.normalise` does, but the layout changes while it is bytes.
         pixels = image.permute(0, 3, 1, 2).to(torch.float32)  # (N, 3, H, W)
         features = self.model.features((pixels / 255 - self.mean) / self.std)
         logits = self.model.logits_from(features)
@@ -152,7 +158,9 @@ def export_graph(
             f"the weights have {weight_bytes} bytes; one ONNX file holds at most {max_bytes}, "
             "train a smaller model"
         )
-    graph = ServingGraph(copy.deepcopy(model), copy.deepcopy(dict(scorers)), spec, features=features)
+    graph = ServingGraph(
+        copy.deepcopy(model), copy.deepcopy(dict(scorers)), spec, features=features
+    )
     graph = graph.cpu().float().eval()
     written = _run_exporter(graph, spec, opset=opset)
     strip(written)
@@ -266,6 +274,11 @@ def _strip_graph(graph: onnx.GraphProto) -> None:
     for part in parts:
         part.ClearField("doc_string")
         part.ClearField("metadata_props")
+    for node in graph.node:
+        for attribute in node.attribute:
+            attribute.ClearField("doc_string")
+            if attribute.type == onnx.AttributeProto.GRAPH:
+                _strip_graph(attribute.g)
 
 
 def _spec(value: onnx.ValueInfoProto) -> TensorSpec:

@@ -17,6 +17,7 @@ from __future__ import annotations
 
 import hashlib
 import os
+import re
 import shutil
 import tempfile
 from collections.abc import Mapping
@@ -42,7 +43,8 @@ MANIFEST, CALIBRATION, GOLDEN, CONFIG = (
 )
 
 Unit = Annotated[float, Field(ge=0.0, le=1.0)]
-Name = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,127}$")]
+NAME_PATTERN = r"^[A-Za-z0-9][A-Za-z0-9._-]{0,127}$"
+Name = Annotated[str, Field(pattern=NAME_PATTERN)]
 
 
 class InputSpec(Document):
@@ -103,7 +105,7 @@ class Parity(Document):
     label_flips: Annotated[int, Field(ge=0)]
     """Images whose predicted class differs."""
     flag_flips: Annotated[int, Field(ge=0)]
-    """Images whose in/out flag differs at the provisional threshold."""
+    """Images away from the provisional threshold whose in/out flag differs all the same."""
     near_threshold: Annotated[int, Field(ge=0)]
     """Images whose score lies within the error bound of the provisional threshold."""
     provisional_threshold: float
@@ -329,6 +331,10 @@ def write_version(
         `config.pbtxt` says otherwise, or the rename was lost to another writer.
     """
     repository = repository.resolve()
+    if not re.fullmatch(NAME_PATTERN, name) or name.isdecimal():
+        raise BundleError(
+            f"{name!r} cannot name a model; use letters, digits, `.`, `_` and `-`, not digits alone"
+        )
     if hashlib.sha256(model).hexdigest() != manifest.model.sha256:
         raise BundleError("the manifest's sha256 is not that of the model file")
     config = repository / name / CONFIG
@@ -338,7 +344,12 @@ def write_version(
             "export under another model name",
             path=config,
         )
-    repository.mkdir(parents=True, exist_ok=True)
+    try:
+        repository.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise BundleError(
+            f"cannot make the repository `{repository}` ({error})", path=repository
+        ) from error
     version = (list_versions(repository / name) or [0])[-1] + 1
     staging = Path(tempfile.mkdtemp(prefix=f"{repository.name}.staging-", dir=repository.parent))
     try:

@@ -4,12 +4,16 @@ from __future__ import annotations
 
 import hashlib
 import json
+import re
 from typing import Annotated
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 Sha256 = Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
 """A SHA-256 digest in lower-case hex."""
+
+# No string in JSON holds a raw line break, so this finds lists of numbers and nothing else.
+_NUMBERS = re.compile(r"\[\n\s*([-+0-9.eE,\s]+?)\s*\]")
 
 
 class Document(BaseModel):
@@ -20,8 +24,12 @@ class Document(BaseModel):
     )
 
     def to_json(self) -> str:
-        """Return the document as indented JSON that reads back equal, with a final newline."""
-        return json.dumps(self.model_dump(mode="json"), indent=1, ensure_ascii=False) + "\n"
+        """Return the document as indented JSON that reads back equal, with a final newline.
+
+        Lists of numbers stay on one line: a calibration has thousands of pairs.
+        """
+        text = json.dumps(self.model_dump(mode="json"), indent=1, ensure_ascii=False)
+        return _NUMBERS.sub(lambda found: f"[{' '.join(found[1].split())}]", text) + "\n"
 
     def digest(self) -> str:
         """Return the SHA-256 of the canonical form: keys sorted, no white space."""

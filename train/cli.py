@@ -13,14 +13,13 @@ from rich.table import Table
 from oodserve.errors import OodserveError
 from train.compare import compare, load_comparison, to_markdown
 from train.data.digits import write_digits
-from train.data.procedural import write_procedural
 from train.evaluate import as_table, evaluate, write_evaluation
 from train.figures import draw_evaluation
 from train.fit import Interrupted, Stop, fit, resume, stop_on_signal
 from train.recipes import load_recipe
 from train.run import CARD, load_run
 
-DATA_SETS = {"digits": write_digits, "procedural": write_procedural}
+DATA_SETS = {"digits": write_digits}
 """Built-in data sets by name; each is written as folders of images."""
 
 

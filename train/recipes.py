@@ -121,14 +121,18 @@ class DigitsAugment(Document):
     anywhere."""
     warp: NonNegative = 0.03
     """Standard deviation of the shift of the nine points of a coarse grid, in sides."""
+    pen_probability: Annotated[float, Field(ge=0, le=1)] = 0.5
+    """Share of the pictures whose strokes are traced along their middle with a pen."""
+    pen: Range = (0.0, 0.04)
+    """Growth of those lines at each side, beyond two pixels; in sides of the picture."""
     ink_level: Range = (0.35, 0.6)
     """Brightness, as a share of full, that becomes the edge of the ink: the higher, the thinner."""
     ink_gain: PositiveRange = (1.0, 8.0)
     """Contrast at that edge, log-uniform: 1 keeps the greys of a scan, 8 is a pen's edge."""
     ink_probability: Annotated[float, Field(ge=0, le=1)] = 0.8
-    """Share of the pictures whose ink is redrawn by `ink_level` and `ink_gain`."""
-    thickness: Range = (-0.035, 0.015)
-    """Growth of the ink at each side, in sides of the picture; negative erodes."""
+    """Share of the other pictures whose ink is redrawn by `ink_level` and `ink_gain`."""
+    thickness: Range = (-0.03, 0.015)
+    """Growth of the ink of the other pictures at each side, in sides; negative erodes."""
     blur_probability: Annotated[float, Field(ge=0, le=1)] = 0.25
     """Share of the pictures that are blurred by one pixel."""
     noise: NonNegative = 0.03

@@ -13,6 +13,7 @@ from oodserve.bundle import (
     GOLDEN,
     MANIFEST,
     Bundle,
+    Golden,
     Manifest,
     attach_calibration,
     calibration_id,
@@ -158,6 +159,28 @@ def test_a_hash_that_is_not_the_models_is_refused_before_anything_is_written(
             config_pbtxt=CONFIG_PBTXT,
         )
     assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize("name", ["", "../up", "a/b", ".hidden", "7", "a b"])
+def test_a_name_that_cannot_be_a_models_is_refused(tmp_path: Path, name: str) -> None:
+    with pytest.raises(BundleError, match="cannot name a model"):
+        _write_empty(tmp_path / "models", name)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_repository_that_cannot_be_made_says_so(tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("in the way")
+    with pytest.raises(BundleError, match="cannot make the repository"):
+        _write_empty(tmp_path / "file" / "models", "tiny")
+
+
+def _write_empty(repository: Path, name: str) -> None:
+    model = make_graph()
+    golden = Golden(images=np.zeros((1, 16, 16, 3), np.uint8), outputs={})
+    manifest = make_manifest(model)
+    write_version(
+        repository, name, manifest=manifest, model=model, golden=golden, config_pbtxt=CONFIG_PBTXT
+    )
 
 
 def test_a_later_version_must_agree_with_the_config(tiny_models: TinyBundle) -> None:
