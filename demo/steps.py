@@ -45,7 +45,7 @@ def data_step() -> Step:
 
 def model_steps() -> list[Step]:
     """Return the steps from images to a calibrated bundle."""
-    fit = ("-m", "train", "fit", str(RECIPE), "--to", str(RUN))
+    fit: tuple[str, ...] = ("-m", "train", "fit", str(RECIPE), "--to", str(RUN))
     if (RUN / "recipe.toml").exists():
         fit = ("-m", "train", "resume", str(RUN))
     images = ("--images", str(DATA / "calibration"))

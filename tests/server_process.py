@@ -38,6 +38,16 @@ class ServerProcess:
         """Return the log so far, one mapping for each line."""
         return _read_log(self.log_path)
 
+    def wait_for_line(self, timeout_s: float = 10.0, **fields: object) -> dict[str, Any]:
+        """Return the first line of the log that has these fields; it may be about to be written."""
+        end = time.monotonic() + timeout_s
+        while time.monotonic() < end:
+            for line in self.log():
+                if fields.items() <= line.items():
+                    return line
+            time.sleep(0.01)
+        raise AssertionError(f"no line with {fields} after {timeout_s} s")
+
     def rss_bytes(self) -> int:
         """Return the resident memory of the server, in bytes."""
         for line in Path(f"/proc/{self.pid}/status").read_text().splitlines():

@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 import numpy as np
+from numpy.typing import NDArray
 from PIL import Image
 
 RECIPE = """
@@ -69,7 +70,7 @@ def write_recipe(path: Path, root: Path, *, seed: int = 0) -> Path:
     return path
 
 
-def _draw(kind: str, rng: np.random.Generator) -> np.ndarray[tuple[int, int], np.dtype[np.uint8]]:
+def _draw(kind: str, rng: np.random.Generator) -> NDArray[np.uint8]:
     rows, columns = np.mgrid[:16, :16]
     centre = rng.uniform(6, 10, size=2)
     radius = np.hypot(rows - centre[0], columns - centre[1])
@@ -80,9 +81,10 @@ def _draw(kind: str, rng: np.random.Generator) -> np.ndarray[tuple[int, int], np
         "squares": np.maximum(np.abs(rows - centre[0]), np.abs(columns - centre[1])) < 4,
     }
     noise = rng.uniform(0, 30, size=(16, 16))
-    return np.clip(masks[kind] * 220 + noise, 0, 255).astype(np.uint8)
+    pixels: NDArray[np.uint8] = np.clip(masks[kind] * 220 + noise, 0, 255).astype(np.uint8)
+    return pixels
 
 
-def _write(pixels: np.ndarray[tuple[int, int], np.dtype[np.uint8]], path: Path) -> None:
+def _write(pixels: NDArray[np.uint8], path: Path) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
     Image.fromarray(pixels).save(path)

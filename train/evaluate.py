@@ -10,11 +10,11 @@ from pathlib import Path
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from oodserve.metrics import OodMetrics, accuracy, auroc, bootstrap_interval, evaluate_ood
 from torch import Tensor
 
 from oodserve.bundle import InputSpec
 from oodserve.errors import DataError
+from oodserve.metrics import OodMetrics, accuracy, auroc, bootstrap_interval, evaluate_ood
 from train.checkpoint import replace_text
 from train.data.folders import open_splits
 from train.data.loading import evaluation_batches

@@ -2,37 +2,50 @@
 
 import { contentType, predictUrl } from "./api.js";
 import { distributionChart } from "./chart.js";
-import { bytes, count, moment, number, percent, promise, pValue, pValueSentence, shellQuote } from "./format.js";
+import {
+  bytes,
+  count,
+  moment,
+  number,
+  percent,
+  promise,
+  pValue,
+  pValueSentence,
+  shellQuote,
+} from "./format.js";
 
 const DASH = "–";
 const byId = (id) => document.getElementById(id);
 
+const CLASSES_SHOWN = 24;
+
 const VERDICTS = {
   in: {
     title: ["IN", " distribution"],
-    note: "The model knows images like this one.",
-    guess: "",
+    note: (label) => `Looks like “${label}”, and the model knows images like this one.`,
+    caution: "Shares among the classes that the model knows.",
   },
   out: {
     title: ["OUT", " of distribution"],
-    note: "Unlike the images the model was calibrated on. Do not rely on the class.",
-    guess: "The nearest class it knows, a guess.",
+    note: (label) =>
+      `Unlike the images the model was calibrated on. Do not rely on its class, “${label}”.`,
+    caution: "Only a guess: the nearest known class.",
   },
 };
 
-/** Draw what the chart shows: kept, so that a new width can draw it again. */
+/** What the chart shows, kept so that it can be drawn again at another width. */
 let chartInput = null;
 
 /** An entry is {image, prediction, model, version, calibration: {id, document}, requestId, latencyMs, topK}. */
 export function showAnswer(entry) {
   const { prediction, calibration } = entry;
   const verdict = prediction.ood ? "out" : "in";
-  showVerdict(verdict, VERDICTS[verdict].title, VERDICTS[verdict].note);
+  showVerdict(verdict, VERDICTS[verdict].title, VERDICTS[verdict].note(prediction.label));
   showImage(entry.image);
-  showClass(prediction, VERDICTS[verdict].guess);
+  showClass(prediction, VERDICTS[verdict].caution);
   const threshold = calibration.document.scores[prediction.score_name];
   showScore(prediction, threshold);
-  showCalibration(calibration, prediction.score_name);
+  showFacts(calibration, prediction.score_name);
   setValue("request-id", entry.requestId);
   setValue("latency", `${Math.round(entry.latencyMs)} ms`, entry.latencyMs);
   setValue("served-by", `${entry.model}, ${entry.version}`);
@@ -43,33 +56,37 @@ export function showAnswer(entry) {
 }
 
 /** No answer for this image (or none yet): nothing of an earlier answer stays on the page. */
-export function clearAnswer(image, title, note) {
+export function clearAnswer(image, title, note, classes) {
   showVerdict("none", ["", title], note);
   showImage(image);
-  for (const id of ["label", "p-value", "score", "threshold", "request-id", "latency", "served-by", "curl"]) {
+  for (const id of [
+    "label",
+    "p-value",
+    "score",
+    "threshold",
+    "request-id",
+    "latency",
+    "served-by",
+    "curl",
+  ]) {
     setValue(id, DASH);
   }
   setValue("probability", "");
   setValue("relation", "");
-  byId("class-note").textContent = "The most probable classes appear here.";
-  byId("p-value-text").textContent = "The p-value says how many of the known images are as strange as yours.";
-  byId("top-k").replaceChildren();
+  byId("p-value-text").textContent =
+    "The p-value says how many of the known images are as strange as yours.";
+  showKnownClasses(classes);
+  if (chartInput !== null) drawChart({ ...chartInput, score: null });
   byId("curl-copy").disabled = true;
   byId("save-image").disabled = true;
   byId("announcement").textContent = "";
 }
 
-/** The calibration's own facts and its distribution; the image's score is added by its answer. */
-export function showCalibration({ id, document: made }, scoreName, score = null) {
-  const threshold = made.scores[scoreName];
-  setValue("calibration-id", id);
-  setValue("calibration-created", moment(made.created), made.created);
-  setValue("calibration-n", count(threshold.n), threshold.n);
-  setValue("calibration-rule", threshold.rule);
-  setValue("calibration-target", promise(threshold), threshold.target_tpr);
-  if (score === null && chartInput?.id === id && chartInput.scoreName === scoreName) return;
-  chartInput = { id, values: threshold.values, tau: threshold.tau, score, scoreName };
-  drawChart();
+/** A calibration with its distribution, and no image on it. */
+export function showCalibration(calibration, scoreName) {
+  showFacts(calibration, scoreName);
+  const { values, tau } = calibration.document.scores[scoreName];
+  drawChart({ values, tau, score: null, scoreName });
 }
 
 /** Nothing is known of the model's calibration. */
@@ -78,15 +95,7 @@ export function clearCalibration() {
     setValue(id, DASH);
   }
   setValue("calibration-target", "");
-  chartInput = null;
-  drawChart();
-}
-
-/** Draw the chart without an image's score. */
-export function clearMarker() {
-  if (chartInput === null) return;
-  chartInput = { ...chartInput, score: null };
-  drawChart();
+  drawChart(null);
 }
 
 /** Keep the chart as wide as its place. */
@@ -95,7 +104,7 @@ export function watchWidth() {
   new ResizeObserver(([place]) => {
     if (Math.abs(place.contentRect.width - last) < 1) return;
     last = place.contentRect.width;
-    drawChart();
+    drawChart(chartInput);
   }).observe(byId("chart"));
 }
 
@@ -109,6 +118,7 @@ export function paintThumbnail(canvas, image) {
 
 function showVerdict(verdict, [word, rest], note) {
   byId("verdict-card").dataset.verdict = verdict;
+  byId("answer").dataset.verdict = verdict;
   const strong = document.createElement("strong");
   strong.textContent = word;
   byId("verdict").replaceChildren(...(word ? [strong] : []), rest);
@@ -118,18 +128,48 @@ function showVerdict(verdict, [word, rest], note) {
 function showImage(image) {
   const canvas = byId("thumbnail");
   paintThumbnail(canvas, image);
-  const described = image ? `${image.name}, ${bytes(image.blob.size)}` : "nothing sent";
-  canvas.setAttribute("aria-label", image ? `The image that was sent: ${described}` : "No image sent yet");
+  const name = image?.name ?? "none yet";
+  const size = image ? bytes(image.blob.size) : "";
+  canvas.setAttribute(
+    "aria-label",
+    image ? `The image that was sent: ${name}, ${size}` : "No image sent yet",
+  );
   canvas.parentElement.dataset.preview = image && !image.thumbnail ? "none" : "shown";
-  byId("sent-name").textContent = described;
-  byId("sent-name").title = described;
+  byId("sent-name").textContent = name;
+  byId("sent-name").title = name;
+  byId("sent-size").textContent = size;
 }
 
-function showClass(prediction, guess) {
+function showClass(prediction, caution) {
   setValue("label", prediction.label);
+  byId("label").dataset.long = prediction.label.length > 9;
   setValue("probability", percent(prediction.probability), prediction.probability);
-  byId("class-note").textContent = guess || `Class ${prediction.index} of the model's list.`;
+  byId("class-note").textContent = caution;
+  byId("top-k").className = "bars";
+  byId("top-k").setAttribute("aria-label", "Most probable classes");
   byId("top-k").replaceChildren(...prediction.top_k.map(classBar));
+}
+
+/** Before an answer: what the model can say at all. */
+function showKnownClasses(classes) {
+  const more = classes.length - CLASSES_SHOWN;
+  byId("class-note").textContent =
+    classes.length === 0
+      ? "The most probable classes appear here."
+      : `The model knows ${count(classes.length)} classes:`;
+  const names = [
+    ...classes.slice(0, CLASSES_SHOWN),
+    ...(more > 0 ? [`and ${count(more)} more`] : []),
+  ];
+  byId("top-k").className = "chips";
+  byId("top-k").setAttribute("aria-label", "Classes that the model knows");
+  byId("top-k").replaceChildren(...names.map(chip));
+}
+
+function chip(name) {
+  const item = document.createElement("li");
+  item.textContent = name;
+  return item;
 }
 
 function classBar({ label, probability }) {
@@ -156,8 +196,16 @@ function showScore(prediction, threshold) {
   setValue("score", number(score), score);
   setValue("relation", prediction.ood ? "is below" : "reaches");
   setValue("threshold", number(tau), tau);
-  chartInput = { values: threshold.values, tau, score, scoreName: name };
-  drawChart();
+  drawChart({ values: threshold.values, tau, score, scoreName: name });
+}
+
+function showFacts({ id, document: made }, scoreName) {
+  const threshold = made.scores[scoreName];
+  setValue("calibration-id", id);
+  setValue("calibration-created", moment(made.created), made.created);
+  setValue("calibration-n", count(threshold.n), threshold.n);
+  setValue("calibration-rule", threshold.rule);
+  setValue("calibration-target", promise(threshold), threshold.target_tpr);
 }
 
 function showCall({ image, model, topK, prediction }) {
@@ -171,9 +219,10 @@ function showCall({ image, model, topK, prediction }) {
   byId("save-image").disabled = image.source === "file";
 }
 
-function drawChart() {
+function drawChart(input) {
+  chartInput = input;
   const place = byId("chart");
-  if (chartInput === null) {
+  if (input === null) {
     const note = document.createElement("p");
     note.className = "hint";
     note.textContent = "The distribution appears when the model is ready.";
@@ -181,7 +230,7 @@ function drawChart() {
     return;
   }
   const width = Math.max(260, Math.floor(place.clientWidth));
-  place.replaceChildren(distributionChart({ ...chartInput, width }));
+  place.replaceChildren(distributionChart({ ...input, width }));
 }
 
 /** Text for people, and the exact value for whoever reads the page by program. */

@@ -15,17 +15,37 @@ const TEXT_PX = 6.6;
  * of the image or null; width in pixels.
  */
 export function distributionChart({ values, tau, score, scoreName, width }) {
-  const frame = { left: MARGIN.left, right: width - MARGIN.right, top: MARGIN.top, bottom: HEIGHT - MARGIN.bottom };
-  const bins = histogram(values, tau, Math.max(12, Math.floor((frame.right - frame.left) / BIN_PX)));
+  const frame = {
+    left: MARGIN.left,
+    right: width - MARGIN.right,
+    top: MARGIN.top,
+    bottom: HEIGHT - MARGIN.bottom,
+  };
+  const bins = histogram(
+    values,
+    tau,
+    Math.max(12, Math.floor((frame.right - frame.left) / BIN_PX)),
+  );
   const domain = visibleDomain(bins, score);
-  const x = (value) => frame.left + ((value - domain.low) / (domain.high - domain.low)) * (frame.right - frame.left);
-  const yTicks = ticks(0, Math.max(...bins.counts), 3).filter(Number.isInteger);
+  const x = (value) =>
+    frame.left + ((value - domain.low) / (domain.high - domain.low)) * (frame.right - frame.left);
+  const yTicks = ticks(0, Math.max(...bins.counts), 4).filter(Number.isInteger);
   const top = Math.max(yTicks.at(-1) ?? 1, ...bins.counts);
   const y = (value) => frame.bottom - (value / top) * (frame.bottom - frame.top);
 
-  const svg = element("svg", { viewBox: `0 0 ${width} ${HEIGHT}`, width, height: HEIGHT, role: "img", class: "distribution" });
+  const svg = element("svg", {
+    viewBox: `0 0 ${width} ${HEIGHT}`,
+    width,
+    height: HEIGHT,
+    role: "img",
+    class: "distribution",
+  });
   svg.append(element("title", {}, summary(values, tau, score, scoreName)));
-  svg.append(...regions(frame, x(tau)), ...yAxis(frame, yTicks, y), ...bars(bins, tau, x, y, frame));
+  svg.append(
+    ...regions(frame, x(tau)),
+    ...yAxis(frame, yTicks, y),
+    ...bars(bins, tau, x, y, frame),
+  );
   svg.append(...xAxis(frame, domain, x, scoreName), ...threshold(frame, x(tau), tau, width));
   if (score !== null) svg.append(...marker(frame, x, domain, score, tau, width));
   return svg;
@@ -43,7 +63,11 @@ function histogram(values, tau, target) {
   let previous = 0;
   for (const [value, rank] of values) {
     // Measured from tau, so that rounding cannot move a score across it.
-    const index = below + (value < tau ? -Math.max(1, Math.ceil((tau - value) / step - 1e-9)) : Math.floor((value - tau) / step + 1e-9));
+    const index =
+      below +
+      (value < tau
+        ? -Math.max(1, Math.ceil((tau - value) / step - 1e-9))
+        : Math.floor((value - tau) / step + 1e-9));
     counts[Math.min(counts.length - 1, Math.max(0, index))] += rank - previous;
     previous = rank;
   }
@@ -67,11 +91,31 @@ function visibleDomain({ start, end }, score) {
 function regions(frame, tauX) {
   const height = frame.bottom - frame.top;
   const shapes = [
-    element("rect", { x: frame.left, y: frame.top, width: Math.max(0, tauX - frame.left), height, class: "region-out" }),
-    element("rect", { x: tauX, y: frame.top, width: Math.max(0, frame.right - tauX), height, class: "region-in" }),
+    element("rect", {
+      x: frame.left,
+      y: frame.top,
+      width: Math.max(0, tauX - frame.left),
+      height,
+      class: "region-out",
+    }),
+    element("rect", {
+      x: tauX,
+      y: frame.top,
+      width: Math.max(0, frame.right - tauX),
+      height,
+      class: "region-in",
+    }),
   ];
-  if (tauX - frame.left > 34) shapes.push(element("text", { x: tauX - 8, y: frame.top + 15, "text-anchor": "end", class: "side side-out" }, "OUT"));
-  if (frame.right - tauX > 24) shapes.push(element("text", { x: tauX + 8, y: frame.top + 15, class: "side side-in" }, "IN"));
+  if (tauX - frame.left > 34)
+    shapes.push(
+      element(
+        "text",
+        { x: tauX - 8, y: frame.top + 15, "text-anchor": "end", class: "side side-out" },
+        "OUT",
+      ),
+    );
+  if (frame.right - tauX > 24)
+    shapes.push(element("text", { x: tauX + 8, y: frame.top + 15, class: "side side-in" }, "IN"));
   return shapes;
 }
 
@@ -83,49 +127,125 @@ function bars({ start, step, counts }, tau, x, y, frame) {
     const height = Math.max(2, frame.bottom - y(size));
     const gap = right - left > 4 ? 1 : 0;
     const kind = start + (i + 0.5) * step < tau ? "bar bar-out" : "bar bar-in";
-    return [element("rect", { x: left + gap / 2, y: frame.bottom - height, width: Math.max(1, right - left - gap), height, class: kind })];
+    return [
+      element("rect", {
+        x: left + gap / 2,
+        y: frame.bottom - height,
+        width: Math.max(1, right - left - gap),
+        height,
+        class: kind,
+      }),
+    ];
   });
 }
 
 function yAxis(frame, values, y) {
-  const lines = values.map((value) => element("line", { x1: frame.left, x2: frame.right, y1: y(value), y2: y(value), class: "grid" }));
-  const labels = values.map((value) => element("text", { x: frame.left - 7, y: y(value) + 4, "text-anchor": "end", class: "tick" }, count(value)));
+  const lines = values.map((value) =>
+    element("line", { x1: frame.left, x2: frame.right, y1: y(value), y2: y(value), class: "grid" }),
+  );
+  const labels = values.map((value) =>
+    element(
+      "text",
+      { x: frame.left - 7, y: y(value) + 4, "text-anchor": "end", class: "tick" },
+      count(value),
+    ),
+  );
   const middle = (frame.top + frame.bottom) / 2;
-  const title = element("text", { x: 12, y: middle, "text-anchor": "middle", transform: `rotate(-90 12 ${middle})`, class: "axis" }, "known images");
+  const title = element(
+    "text",
+    {
+      x: 12,
+      y: middle,
+      "text-anchor": "middle",
+      transform: `rotate(-90 12 ${middle})`,
+      class: "axis",
+    },
+    "known images",
+  );
   return [...lines, ...labels, title];
 }
 
 function xAxis(frame, { low, high }, x, scoreName) {
-  const room = Math.max(2, Math.floor((frame.right - frame.left) / 90));
+  const room = Math.max(3, Math.floor((frame.right - frame.left) / 65));
   const values = ticks(low, high, room).filter((value) => value >= low && value <= high);
   const labels = values.flatMap((value) => [
-    element("line", { x1: x(value), x2: x(value), y1: frame.bottom, y2: frame.bottom + 4, class: "edge" }),
-    element("text", { x: x(value), y: frame.bottom + 17, "text-anchor": "middle", class: "tick" }, tickLabel(value, values)),
+    element("line", {
+      x1: x(value),
+      x2: x(value),
+      y1: frame.bottom,
+      y2: frame.bottom + 4,
+      class: "edge",
+    }),
+    element(
+      "text",
+      { x: x(value), y: frame.bottom + 17, "text-anchor": "middle", class: "tick" },
+      tickLabel(value, values),
+    ),
   ]);
-  const edge = element("line", { x1: frame.left, x2: frame.right, y1: frame.bottom, y2: frame.bottom, class: "edge" });
+  const edge = element("line", {
+    x1: frame.left,
+    x2: frame.right,
+    y1: frame.bottom,
+    y2: frame.bottom,
+    class: "edge",
+  });
   const middle = (frame.left + frame.right) / 2;
-  const title = element("text", { x: middle, y: HEIGHT - 8, "text-anchor": "middle", class: "axis" }, `${scoreName} score: larger is more like the known images`);
+  const title = element(
+    "text",
+    { x: middle, y: HEIGHT - 8, "text-anchor": "middle", class: "axis" },
+    frame.right - frame.left < 330
+      ? `${scoreName} score (right: more known)`
+      : `${scoreName} score: larger is more like the known images`,
+  );
   return [edge, ...labels, title];
 }
 
 function threshold(frame, tauX, tau, width) {
   const text = `threshold τ ${number(tau)}`;
   return [
-    element("line", { x1: tauX, x2: tauX, y1: frame.top - 8, y2: frame.bottom, class: "tau", "data-testid": "tau-line" }),
-    element("text", { x: clampText(tauX, text, width), y: frame.top - 13, "text-anchor": "middle", class: "tau-text" }, text),
+    element("line", {
+      x1: tauX,
+      x2: tauX,
+      y1: frame.top - 8,
+      y2: frame.bottom,
+      class: "tau",
+      "data-testid": "tau-line",
+    }),
+    element(
+      "text",
+      {
+        x: clampText(tauX, text, width),
+        y: frame.top - 13,
+        "text-anchor": "middle",
+        class: "tau-text",
+      },
+      text,
+    ),
   ];
 }
 
 function marker(frame, x, { low, high, off }, score, tau, width) {
   const kind = score < tau ? "out" : "in";
-  const at = off < 0 ? frame.left + 9 : off > 0 ? frame.right - 9 : x(Math.min(high, Math.max(low, score)));
+  const at =
+    off < 0 ? frame.left + 9 : off > 0 ? frame.right - 9 : x(Math.min(high, Math.max(low, score)));
   const text = `this image ${number(score)}${off === 0 ? "" : ", off the scale"}`;
   const room = text.length * TEXT_PX + 18;
   const middle = Math.min(width - 2 - room / 2, Math.max(2 + room / 2, at));
-  const group = element("g", { class: `marker marker-${kind}`, "data-testid": "marker", "data-off-scale": off !== 0 });
+  const group = element("g", {
+    class: `marker marker-${kind}`,
+    "data-testid": "marker",
+    "data-off-scale": off !== 0,
+  });
   group.append(
-    element("line", { x1: at, x2: at, y1: 22, y2: frame.bottom }),
-    element("rect", { x: middle - room / 2, y: 2, width: room, height: 21, rx: 10.5, class: "tag" }),
+    element("line", { x1: at, x2: at, y1: 22, y2: frame.bottom, "data-testid": "marker-line" }),
+    element("rect", {
+      x: middle - room / 2,
+      y: 2,
+      width: room,
+      height: 21,
+      rx: 10.5,
+      class: "tag",
+    }),
     element("text", { x: middle, y: 16.5, "text-anchor": "middle", class: "tag-text" }, text),
     pointer(at, frame.bottom, off),
   );
@@ -135,7 +255,7 @@ function marker(frame, x, { low, high, off }, score, tau, width) {
 /** A diamond at the score; an arrow where the score lies beyond the edge. */
 function pointer(at, bottom, off) {
   if (off === 0) return element("path", { d: `M${at} ${bottom - 7}l6 7-6 7-6-7z` });
-  return element("path", { d: `M${at + 4 * -off} ${bottom - 26}l${10 * off} 7-${off > 0 ? "" : "-"}10 7z` });
+  return element("path", { d: `M${at} ${bottom - 27}l${9 * off} 8 ${-9 * off} 8z` });
 }
 
 function clampText(at, text, width) {
@@ -143,12 +263,12 @@ function clampText(at, text, width) {
   return Math.min(width - 2 - half, Math.max(2 + half, at));
 }
 
-/** Round steps (1, 2 or 5 times a power of ten), about `target` of them, from low to high. */
+/** Round values (steps of 1, 2 or 5 times a power of ten), about `target` of them, that enclose high. */
 function ticks(low, high, target) {
   const raw = (high - low) / Math.max(1, target);
   if (!(raw > 0)) return [low];
   const power = 10 ** Math.floor(Math.log10(raw));
-  const step = power * ([1, 2, 5, 10].find((factor) => factor * power >= raw) ?? 10);
+  const step = power * ([1, 2, 5, 10].find((factor) => factor * power >= 0.8 * raw) ?? 10);
   const first = Math.ceil(low / step - 1e-9);
   const last = Math.ceil(high / step - 1e-9);
   return Array.from({ length: last - first + 1 }, (_, i) => (first + i) * step);

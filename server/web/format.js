@@ -28,7 +28,8 @@ export function target(share) {
 }
 
 export function pValue(p) {
-  return p < 0.001 ? p.toExponential(1).replace("-", "−") : p.toFixed(p < 0.1 ? 3 : 2);
+  if (p < 1e-4) return p.toExponential(1).replace("-", "−");
+  return p.toFixed(p < 0.01 ? 4 : p < 0.1 ? 3 : 2);
 }
 
 /** The p-value as a share of the known images, in words. */

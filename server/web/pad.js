@@ -2,7 +2,7 @@
 // any resolution; what is sent is always SIZE x SIZE.
 
 export const SIZE = 280;
-const PEN = 20;
+const PEN = 28;
 
 export class Pad {
   #canvas;
@@ -134,6 +134,6 @@ function trace(context, points) {
     const [nextX, nextY] = rest[i + 1];
     context.quadraticCurveTo(x, y, (x + nextX) / 2, (y + nextY) / 2);
   });
-  // A line of no length is painted as a dot by the round cap.
-  context.lineTo(...last);
+  // A line of no length would not be painted, and a tap is a dot.
+  context.lineTo(last[0] + 0.01, last[1]);
 }

@@ -12,7 +12,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 CANVAS_PX = 280
-PEN_PX = 20
+PEN_PX = 28
 
 Point = tuple[float, float]
 Stroke = list[Point]
@@ -78,7 +78,9 @@ def one(hand: Hand, *, flag: float = 0.0) -> Drawing:
 def two(hand: Hand) -> Drawing:
     """Return an arc over the top, a diagonal down to the left, and a base."""
     top = _arc((0.5, 0.27), (0.46, 0.27), 190, 380, 22)
-    return hand.place([top + _line(top[-1], (0.02, 1.0), 18)[1:] + _line((0.02, 1.0), (1.0, 1.0), 14)[1:]])
+    return hand.place(
+        [top + _line(top[-1], (0.02, 1.0), 18)[1:] + _line((0.02, 1.0), (1.0, 1.0), 14)[1:]]
+    )
 
 
 def three(hand: Hand) -> Drawing:
@@ -108,10 +110,16 @@ def six(hand: Hand) -> Drawing:
     return hand.place([back + loop])
 
 
-def seven(hand: Hand) -> Drawing:
-    """Return a horizontal bar, then a diagonal down to the left."""
-    bar = _line((0.0, 0.0), (1.0, 0.0), 16)
-    return hand.place([bar + _line((1.0, 0.0), (0.32, 1.0), 24)[1:]])
+def seven(hand: Hand, *, barred: bool = True) -> Drawing:
+    """Return a top, a diagonal down to the left, and the bar that most writers of `digits` make.
+
+    Without the bar it is a seven that the model has hardly seen.
+    """
+    top = _line((0.0, 0.0), (1.0, 0.0), 16)
+    strokes = [top + _line((1.0, 0.0), (0.32, 1.0), 24)[1:]]
+    if barred:
+        strokes.append(_line((0.3, 0.5), (1.0, 0.5), 14))
+    return hand.place(strokes)
 
 
 def eight(hand: Hand) -> Drawing:

@@ -17,14 +17,14 @@ from rich.console import Console
 from safetensors.torch import load_file
 
 from oodserve.errors import DataError, RecipeError
-from train.evaluate import accuracy_on, evaluate, write_evaluation
+from tests.training import CLASSES, write_recipe, write_tree
 from train.data.folders import open_splits
+from train.evaluate import accuracy_on, evaluate, write_evaluation
 from train.figures import draw_evaluation
 from train.fit import Interrupted, fit, resume
 from train.recipes import Recipe, load_recipe
 from train.run import CARD, CHECKPOINTS, METRICS, PRETRAINED, RECIPE, WEIGHTS, load_run
 from train.schedule import cosine
-from tests.training import CLASSES, write_recipe, write_tree
 
 QUIET = Console(quiet=True)
 STEPS = 4  # 36 images in batches of 8
@@ -91,8 +91,9 @@ def test_a_run_leaves_recipe_metrics_weights_and_card(whole: Path, recipe: Recip
     assert not run.model.training
     assert run.quality["validation"]["accuracy"] == logged[-1]["validation_accuracy"]
     splits = open_splits(recipe.data, recipe.input)
-    assert accuracy_on(run.model, splits.validation, run.input) == (
-        run.quality["validation"]["accuracy"]
+    assert (
+        accuracy_on(run.model, splits.validation, run.input)
+        == (run.quality["validation"]["accuracy"])
     )
 
 
@@ -151,9 +152,11 @@ def test_ctrl_c_leaves_a_run_that_the_command_resumes(
     process.send_signal(signal.SIGINT)
     _, messages = process.communicate(timeout=60)
     assert process.returncode == 130
-    assert f"interrupted; go on with `python -m train resume {folder}`" in messages.replace(
-        "\n", " "
-    ).replace("  ", " ") or "python -m train resume" in messages
+    assert (
+        f"interrupted; go on with `python -m train resume {folder}`"
+        in messages.replace("\n", " ").replace("  ", " ")
+        or "python -m train resume" in messages
+    )
     done = subprocess.run(train("resume", folder), capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
     assert_same_run(folder, whole)
@@ -245,7 +248,7 @@ def test_a_damaged_checkpoint_is_named(recipe: Recipe, tmp_path: Path) -> None:
         fit(recipe, tmp_path / "run", console=QUIET, stop=after(2))
     state = next((tmp_path / "run" / CHECKPOINTS).glob("state-*.safetensors"))
     state.write_bytes(state.read_bytes()[:100])
-    with pytest.raises(DataError, match="the checkpoint .* is damaged"):
+    with pytest.raises(DataError, match=r"the checkpoint .* is damaged"):
         resume(tmp_path / "run", console=QUIET)
 
 

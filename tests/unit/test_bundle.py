@@ -197,7 +197,8 @@ def test_a_later_version_must_agree_with_the_config(tiny_models: TinyBundle) -> 
 
 
 def test_of_two_writers_of_one_version_one_wins_and_both_are_told(tiny_models: TinyBundle) -> None:
-    bundle, outcomes = tiny_models.bundle, []
+    bundle = tiny_models.bundle
+    outcomes: list[Path | BundleError] = []
     barrier = threading.Barrier(4)
 
     def write() -> None:

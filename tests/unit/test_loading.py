@@ -212,9 +212,7 @@ class TestBatchLoader:
             list(batches(images=images, workers=workers).epoch(0))
 
     def test_too_few_images_for_a_batch(self) -> None:
-        with pytest.raises(
-            DataError, match=r"3 images make no batch of 4; lower the batch size or"
-        ):
+        with pytest.raises(DataError, match=r"3 images make no batch of 4; lower the batch size"):
             batches(images=labelled(3))
 
 
@@ -257,15 +255,11 @@ class TestEndlessLoader:
 
     def test_another_source_is_refused(self) -> None:
         state = endless().state()
-        with pytest.raises(
-            DataError, match=r"set has 11 images, but had 10 when the checkpoint was"
-        ):
+        with pytest.raises(DataError, match=r"set has 11 images, but had 10 when the checkpoint"):
             endless(Plain(11)).restore(state)
 
     def test_an_empty_source_is_refused(self) -> None:
-        with pytest.raises(
-            DataError, match=r"no outlier images to draw from; set `data\.outliers`"
-        ):
+        with pytest.raises(DataError, match=r"no outlier images to draw from; set `data\."):
             endless(Plain(0))
 
 
@@ -308,12 +302,18 @@ class TestSources:
             LabelledImages("train", Plain(3), np.zeros(2, dtype=np.int64), ("a",))
 
     def test_streams_and_places_are_independent(self) -> None:
-        draws = {
-            generator(*place).integers(2**63)
-            for place in [(0, "a", 0), (0, "a", 1), (0, "b", 0), (1, "a", 0), (0, "a", 0, 1)]
-        }
+        generators = [
+            generator(0, "a", 0),
+            generator(0, "a", 1),
+            generator(0, "b", 0),
+            generator(1, "a", 0),
+            generator(0, "a", 0, 1),
+        ]
+        draws = {int(one.integers(2**63)) for one in generators}
         assert len(draws) == 5
 
-    def test_the_order_of_a_pass_is_fixed_for_all_time(self) -> None:
-        # A change here breaks the resuming of every run there is.
-        assert list(shuffled(8, seed=0, stream="images", number=2)) == []
+    def test_the_streams_of_runs_that_were_begun_earlier(self) -> None:
+        # Where these differ, a run that was begun before does not resume to the same bits.
+        assert list(shuffled(8, seed=0, stream="images", number=2)) == [5, 7, 4, 6, 0, 3, 1, 2]
+        draws = generator(1, "images/augment", 2, 3).integers(1000, size=4)
+        assert draws.tolist() == [391, 868, 607, 601]

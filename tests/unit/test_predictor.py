@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from numpy.typing import NDArray
 
 from oodserve.bundle import GOLDEN, attach_calibration, open_bundle
 from oodserve.engines.onnxruntime import OnnxRuntimeEngine, usable_cpus
@@ -168,8 +169,9 @@ def test_golden_outputs_are_reproduced_and_a_difference_is_refused(tiny_models: 
     golden = predictor.bundle.read_golden()
     outputs = {name: array.copy() for name, array in golden.outputs.items()}
     outputs["msp"][2] += 0.01
-    np.savez(tiny_models.path / GOLDEN, image=golden.images, **outputs)
-    with pytest.raises(BundleError, match="`msp` differs by 0.01"):
+    arrays: dict[str, NDArray[np.generic]] = {"image": golden.images, **outputs}
+    np.savez(tiny_models.path / GOLDEN, allow_pickle=False, **arrays)
+    with pytest.raises(BundleError, match=r"`msp` differs by 0\.01"):
         predictor.verify_golden()
 
 

@@ -68,7 +68,7 @@ def test_a_line_is_as_thick_as_the_pen() -> None:
 
 def test_ground_and_ink_get_a_colour_each() -> None:
     coverage = np.array([[0.0, 1.0]], dtype=np.float32)
-    found = Counter()
+    found: Counter[str] = Counter()
     for seed in range(300):
         ground, ink = colour(coverage, np.random.default_rng(seed))[0]
         if not ground.any():

@@ -8,9 +8,13 @@ import pytest
 from oodserve.bundle import InputSpec
 from oodserve.errors import RecipeError
 from oodserve.images import Preprocessing
+from train.compare import load_comparison
 from train.recipes import DigitsAugment, MixoeAugment, NoAugment, load_recipe, to_toml
 
-PRESETS = sorted((Path(__file__).parents[2] / "train" / "presets").glob("*.toml"))
+PRESETS = Path(__file__).parents[2] / "train" / "presets"
+FILES = sorted(PRESETS.glob("*.toml"))
+COMPARISONS = [path for path in FILES if "\n[[variants]]" in path.read_text()]
+RECIPES = [path for path in FILES if path not in COMPARISONS]
 
 MINIMAL = """
 name = "small"
@@ -181,18 +185,23 @@ def test_what_is_not_toml_is_refused(tmp_path: Path) -> None:
 
 
 def test_there_are_presets() -> None:
-    assert {path.stem for path in PRESETS} >= {"fgvc_mixoe", "fgvc_logit_mixoe", "fgvc_ascood"}
+    assert {path.stem for path in RECIPES} >= {"fgvc_mixoe", "fgvc_logit_mixoe", "fgvc_ascood"}
 
 
-@pytest.mark.parametrize("path", PRESETS, ids=lambda path: path.stem)
+@pytest.mark.parametrize("path", RECIPES, ids=lambda path: path.stem)
 def test_every_preset_loads(path: Path) -> None:
     assert load_recipe(path).name == path.stem
 
 
+@pytest.mark.parametrize("path", COMPARISONS, ids=lambda path: path.stem)
+def test_every_comparison_loads(path: Path) -> None:
+    comparison, plan = load_comparison(path)
+    assert len(plan) == len(comparison.seeds) * len(comparison.variants)
+
+
 def test_the_published_settings() -> None:
-    folder = Path(__file__).parents[2] / "train" / "presets"
     for name in ("fgvc_mixoe", "fgvc_logit_mixoe"):
-        recipe = load_recipe(folder / f"{name}.toml")
+        recipe = load_recipe(PRESETS / f"{name}.toml")
         assert (recipe.pretrain.epochs, recipe.finetune.epochs) == (90, 10)
         assert (recipe.finetune.learning_rate, recipe.finetune.weight_decay) == (1e-3, 1e-5)
         assert recipe.augment == MixoeAugment()
@@ -201,7 +210,7 @@ def test_the_published_settings() -> None:
             512,
             448,
         )
-    ascood = load_recipe(folder / "fgvc_ascood.toml")
+    ascood = load_recipe(PRESETS / "fgvc_ascood.toml")
     assert (ascood.pretrain.epochs, ascood.finetune.epochs) == (0, 30)
     assert (ascood.finetune.learning_rate, ascood.finetune.weight_decay) == (1e-2, 5e-4)
     assert ascood.input.resize == "shorter_side"

@@ -52,7 +52,8 @@ def test_an_older_one_can_be_put_in_force_again(tmp_path: Path, calibration: Cal
 
 
 def test_of_two_publishers_one_wins(tmp_path: Path, calibration: Calibration) -> None:
-    store, outcomes = CalibrationStore(tmp_path), []
+    store = CalibrationStore(tmp_path)
+    outcomes: list[int | str] = []
     barrier = threading.Barrier(6)
 
     def publish() -> None:

@@ -1,7 +1,7 @@
 """Pictures of ink, deformed and redrawn: from a scanned digit to one drawn on a screen.
 
 Ink is bright and its ground is dark, as in the digits that come with scikit-learn. Lengths in the
-settings are shares of the picture's side. A 32 x 32 picture takes about a tenth of a millisecond.
+settings are shares of the picture's side. A 32 x 32 picture takes about a fifth of a millisecond.
 """
 
 from __future__ import annotations

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
 
@@ -61,11 +61,10 @@ class ImageFiles:
             raise DataError(f"`{path}`: {error}; replace or remove the file") from error
 
 
-@dataclass(frozen=True)
 class CachedImages:
     """Another source, with what it returned kept in memory until a budget is spent.
 
-    Attributes
+    Parameters
     ----------
     source : ImageSource
         What is asked the first time.
@@ -73,24 +72,24 @@ class CachedImages:
         Pixels that may be kept, 3 bytes each; what comes later is read anew every time.
     """
 
-    source: ImageSource
-    budget_bytes: int = 256 * 2**20
-    _kept: dict[int, Image.Image] = field(default_factory=dict, repr=False, compare=False)
-    _spent: list[int] = field(default_factory=lambda: [0], repr=False, compare=False)
+    def __init__(self, source: ImageSource, *, budget_bytes: int = 256 * 2**20) -> None:
+        self._source = source
+        self._left_bytes = budget_bytes
+        self._kept: dict[int, Image.Image] = {}
 
     def __len__(self) -> int:
-        return len(self.source)
+        return len(self._source)
 
     def read(self, index: int, /) -> Image.Image:
         """Return the picture from memory, or read it."""
         kept = self._kept.get(index)
         if kept is not None:
             return kept
-        image = self.source.read(index)
+        image = self._source.read(index)
         size = 3 * image.width * image.height
-        if self._spent[0] + size <= self.budget_bytes:
+        if size <= self._left_bytes:
             self._kept[index] = image
-            self._spent[0] += size
+            self._left_bytes -= size
         return image
 
 

@@ -1,0 +1,1 @@
+"""The subcommands of `oodserve`: one file each."""
