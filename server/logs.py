@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import logging
 import sys
+import warnings
 from datetime import UTC, datetime
 
 FIELDS = "fields"
@@ -37,3 +38,6 @@ def configure(level: str) -> None:
     for name in ("uvicorn", "python_multipart", "asyncio"):
         logging.getLogger(name).setLevel(max(logging.WARNING, logging.getLogger().level))
     logging.getLogger("python_multipart").setLevel(logging.ERROR)
+    logging.captureWarnings(capture=True)
+    # Pillow warns of what it overlooks in a file: a line for each image that anybody sends.
+    warnings.filterwarnings("ignore", module=r"PIL\.")

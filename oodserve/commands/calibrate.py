@@ -10,11 +10,11 @@ from pathlib import Path
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
-from oodserve.bundle import CALIBRATION, attach_calibration
+from oodserve.bundle import CALIBRATION, Manifest, attach_calibration
 from oodserve.calibration import Calibration, calibrate, small_sample_warning
 from oodserve.commands.runtime import add_bundle
 from oodserve.commands.tables import calibration_table
-from oodserve.errors import CalibrationError, InvalidRequest
+from oodserve.errors import CalibrationError, DataError, InvalidRequest
 from oodserve.folders import fingerprint, list_images
 from oodserve.predictor import Predictor
 from oodserve.scoring import ScoredImages, label_accuracy, score_files
@@ -83,6 +83,7 @@ def _calibrate(arguments: argparse.Namespace) -> int:
     names = _scores_to_calibrate(arguments, predictor)
     root = arguments.images.resolve()
     paths = list_images(root)
+    _refuse_held_out(paths, root, bundle.manifest)
     scored = _score(predictor, paths, batch_size=arguments.batch_size, console=messages)
     calibration = calibrate(
         {name: scored.scores[name] for name in names},
@@ -106,6 +107,18 @@ def _calibrate(arguments: argparse.Namespace) -> int:
         messages.print(f"accuracy on these images: {accuracy:.4f}", highlight=False)
     _write(arguments.calibrations, predictor, calibration, console=messages)
     return 0
+
+
+def _refuse_held_out(paths: Sequence[Path], root: Path, manifest: Manifest) -> None:
+    """Refuse a folder of a class that training left out: its images are out of distribution."""
+    held_out = manifest.training.held_out_classes if manifest.training else ()
+    for path in paths:
+        name = path.relative_to(root).parts[0]
+        if name in held_out:
+            raise DataError(
+                f"`{root / name}` is named like a class that was held out of training, so its "
+                "images are out of distribution; calibrate on a folder without it"
+            )
 
 
 def _score(

@@ -18,7 +18,7 @@ Point = tuple[float, float]
 Stroke = list[Point]
 Drawing = list[Stroke]
 
-INK_MARGIN_PX = 12.0
+INK_MARGIN_PX = PEN_PX / 2
 """Ink centres stay this far from the edge, so no stroke is cut off."""
 
 
@@ -175,7 +175,7 @@ _HANDS = [
     Hand(width=80, height=130, seed=12, centre=(140, 140)),
     Hand(width=70, height=120, seed=13, centre=(110, 120)),
 ]
-"""The first seven to twelve are ordinary; the last two are small, one of them off centre."""
+"""All but the last two are of ordinary size; those are small, one of them off centre."""
 
 _SHAPES: dict[str, Callable[[Hand], Drawing]] = {
     "0": zero,

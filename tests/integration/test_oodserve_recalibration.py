@@ -1,4 +1,4 @@
-"""Calibrating anew works where the old calibration is the fault; odd names print as they are."""
+"""Calibrating: what stands in its way and what does not; odd names print as they are."""
 
 from __future__ import annotations
 
@@ -8,11 +8,11 @@ from pathlib import Path
 
 import pytest
 
-from oodserve.bundle import attach_calibration
+from oodserve.bundle import CALIBRATION, Training, attach_calibration, open_bundle, write_version
 from oodserve.calibration import Calibration
 from oodserve.cli import main
 from oodserve.store import CalibrationStore
-from tests.tiny import TinyBundle, encode, id_images, id_png, make_bundle
+from tests.tiny import CONFIG_PBTXT, TinyBundle, encode, id_images, id_png, make_bundle
 
 
 @pytest.fixture(scope="module")
@@ -57,6 +57,38 @@ def test_a_store_whose_current_calibration_cannot_be_used_takes_the_next(
     assert current is not None
     assert current.ordinal == 2
     assert current.calibration.model_sha256 == tiny_models.bundle.manifest.model.sha256
+
+
+def test_a_folder_of_a_held_out_class_is_refused(
+    tiny_bundle: TinyBundle, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    source = tiny_bundle.bundle
+    training = Training(
+        method="standard",
+        hyperparameters={},
+        seed=0,
+        data_fingerprint="0" * 64,
+        held_out_classes=("violet",),
+    )
+    path = write_version(
+        tmp_path / "models",
+        "tiny",
+        manifest=source.manifest.model_copy(update={"training": training}),
+        model=source.read_model(),
+        golden=source.read_golden(),
+        config_pbtxt=CONFIG_PBTXT,
+    )
+    images = tmp_path / "images"
+    for number, image in enumerate(id_images(60, seed=5)):
+        file = images / ("violet" if number == 7 else "red") / f"{number:02d}.png"
+        file.parent.mkdir(parents=True, exist_ok=True)
+        file.write_bytes(encode(image))
+    arguments = ["calibrate", str(path), "--images", str(images)]
+    assert main(arguments) == 1
+    assert "violet` is named like a class that was held out" in capsys.readouterr().err
+    assert not (open_bundle(path).path / CALIBRATION).exists()
+    (images / "violet").rename(images / "red" / "more")
+    assert main(arguments) == 0
 
 
 def test_brackets_in_names_are_printed_as_they_are(

@@ -15,6 +15,7 @@ import pytest
 from PIL import Image
 from prometheus_client.parser import text_string_to_metric_families
 
+from oodserve.images import decode
 from oodserve.predictor import Predictor
 from server.answers import ErrorAnswer
 from tests.server_process import ServerProcess, running_server
@@ -303,6 +304,24 @@ def test_every_rejection_is_counted_by_reason(
     assert client.post("/v1/predict", content=body, headers=JSON).status_code >= 400
 
     assert rejected(client, reason) - before == count
+
+
+def test_what_is_overlooked_in_an_image_fills_no_log(
+    client: httpx.Client, server: ServerProcess
+) -> None:
+    buffer = io.BytesIO()
+    picture = Image.effect_noise((16, 16), 80).convert("RGB")
+    exif = b"Exif\x00\x00MM\x00*\x00\x00\x00\x08\x00\x09"
+    picture.save(buffer, "JPEG", exif=exif)
+    with pytest.warns(UserWarning, match="Corrupt EXIF data"):
+        decode(buffer.getvalue())
+
+    for _ in range(3):
+        assert client.post("/v1/predict", content=buffer.getvalue(), headers=PNG).is_success
+
+    lines = server.log_path.read_text().splitlines()
+    assert [line for line in lines if not line.startswith("{")] == []
+    assert "Corrupt EXIF" not in server.log_path.read_text()
 
 
 def test_one_bad_image_of_several_harms_nobody(client: httpx.Client, tiny: TinyBundle) -> None:

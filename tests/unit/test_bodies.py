@@ -8,6 +8,8 @@ import json
 from collections.abc import Callable
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 from starlette.requests import Request
 from starlette.types import Message
 
@@ -241,3 +243,36 @@ def test_too_many_images_are_refused(kind: MediaType, make: Callable[[int], byte
     assert len(split_body(make(3), kind, max_images=3)) == 3
     with pytest.raises(RequestTooLarge, match="the request has more than 3 images"):
         split_body(make(4), kind, max_images=3)
+
+
+@given(
+    kind=st.sampled_from([MULTIPART, JSON]),
+    pieces=st.lists(
+        st.one_of(
+            st.binary(max_size=20),
+            st.sampled_from(
+                [
+                    b"--edge",
+                    b"--",
+                    b"\r\n",
+                    b'Content-Disposition: form-data; name="a"; filename="a"',
+                    b"\r\n\r\n",
+                    b'{"images": [',
+                    b'"YQ=="',
+                    b",",
+                    b"]}",
+                ]
+            ),
+        ),
+        max_size=12,
+    ),
+)
+def test_no_body_does_anything_but_split_or_be_refused(
+    kind: MediaType, pieces: list[bytes]
+) -> None:
+    try:
+        items = split_body(b"".join(pieces), kind, max_images=3)
+    except (InvalidRequest, RequestTooLarge):
+        return
+    assert 1 <= len(items) <= 3
+    assert all(isinstance(item, (bytes, InvalidRequest)) for item in items)
