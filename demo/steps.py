@@ -91,7 +91,10 @@ def serving(port: int, console: Console) -> Iterator[str]:
     StepFailed
         The server did not become ready.
     """
-    command = ("-m", "server", "--models", str(MODELS), "--model", NAME, "--port", str(port))
+    command = (
+        *("-m", "server", "--models", str(MODELS), "--default-model", NAME),
+        *("--port", str(port), "--drain-delay-s", "0"),
+    )
     console.print(f"[bold]serve[/bold]  $ {' '.join(['python', *command])}", highlight=False)
     process = subprocess.Popen([sys.executable, *command], stdout=subprocess.DEVNULL)
     try:

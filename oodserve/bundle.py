@@ -24,6 +24,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Literal
+from zipfile import BadZipFile
 
 import numpy as np
 from numpy.typing import NDArray
@@ -208,9 +209,9 @@ class Bundle:
         """
         path = self.path / GOLDEN
         try:
-            with np.load(path, allow_pickle=False) as arrays:
+            with path.open("rb") as file, np.load(file, allow_pickle=False) as arrays:
                 contents = {name: arrays[name] for name in arrays.files}
-        except (OSError, ValueError, EOFError) as error:
+        except (OSError, ValueError, EOFError, BadZipFile) as error:
             raise BundleError(f"cannot read `{path}` ({error}); export again", path=path) from error
         images = contents.pop("image", None)
         missing = {output.name for output in self.manifest.outputs} - set(contents)

@@ -66,7 +66,7 @@ class CalibrationStore:
         """
         pointer = self._folder(name, version) / CURRENT
         try:
-            text = pointer.read_text().strip()
+            text = pointer.read_text(encoding="ascii", errors="replace").strip()
         except FileNotFoundError:
             return None
         except OSError as error:

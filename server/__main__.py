@@ -41,7 +41,8 @@ def main(argv: Sequence[str], environ: Mapping[str, str]) -> int:
         return 1
     config = uvicorn.Config(
         app,
-        loop="uvloop",
+        # uvloop wherever there is one.
+        loop="auto",
         http=BoundedHttpProtocol,
         ws="none",
         lifespan="on",

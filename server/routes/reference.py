@@ -87,6 +87,7 @@ def _page(document: dict[str, Any]) -> str:
     return (
         f'<!doctype html><html lang="en"><meta charset="utf-8"><title>{TITLE} API</title>'
         '<meta name="viewport" content="width=device-width,initial-scale=1">'
+        '<link rel="icon" href="/static/icon.svg">'
         f"<style>{_STYLE}</style><h1>{TITLE} API {escape(document['info']['version'])}</h1>"
         f"<p>{_prose(document['info']['description'])}</p>"
         '<p><a href="/">console</a> · <a href="/openapi.json">OpenAPI document</a></p>'

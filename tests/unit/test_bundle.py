@@ -102,8 +102,9 @@ def test_golden_must_hold_every_output(tiny_models: TinyBundle) -> None:
         open_bundle(tiny_models.path).read_golden()
 
 
-def test_golden_that_is_no_archive_is_refused(tiny_models: TinyBundle) -> None:
-    (tiny_models.path / GOLDEN).write_bytes(b"PK but no archive")
+@pytest.mark.parametrize("content", [b"PK\x03\x04 but no archive", b"no archive", b""])
+def test_golden_that_is_no_archive_is_refused(tiny_models: TinyBundle, content: bytes) -> None:
+    (tiny_models.path / GOLDEN).write_bytes(content)
     with pytest.raises(BundleError, match="cannot read"):
         open_bundle(tiny_models.path).read_golden()
 

@@ -78,9 +78,10 @@ def test_of_two_publishers_one_wins(tmp_path: Path, calibration: Calibration) ->
 def test_a_damaged_pointer_is_an_error(tmp_path: Path, calibration: Calibration) -> None:
     store = CalibrationStore(tmp_path)
     store.publish("tiny", 1, calibration)
-    (tmp_path / "tiny" / "1" / CURRENT).write_text("latest")
-    with pytest.raises(CalibrationError, match="holds 'latest', not the ordinal"):
-        store.current("tiny", 1)
+    for content, shown in ((b"latest", "'latest'"), (b"\xff\x00", "holds"), (b"", "''")):
+        (tmp_path / "tiny" / "1" / CURRENT).write_bytes(content)
+        with pytest.raises(CalibrationError, match=f"{shown}.*, not the ordinal"):
+            store.current("tiny", 1)
 
 
 def test_a_store_that_cannot_be_written_says_so(tmp_path: Path, calibration: Calibration) -> None:
