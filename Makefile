@@ -41,7 +41,10 @@ soak: $(VENV)/dev
 	$(BIN)/python -m pytest -m soak $(ARGS)
 
 bench: $(VENV)/dev
+	test -d data/digits || $(BIN)/python -m train data digits --to data/digits
 	$(BIN)/python -m train compare train/presets/digits_methods.toml --to runs/digits_methods
+	cp runs/digits_methods/comparison.md benchmarks/results/digits_methods.md
+	cp runs/digits_methods/comparison.json benchmarks/results/digits_methods.json
 
 $(VENV)/runtime: pyproject.toml constraints.txt
 	$(PYTHON) -m venv $(VENV)

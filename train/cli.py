@@ -119,10 +119,15 @@ def _evaluate(arguments: argparse.Namespace, console: Console, stop: Stop) -> No
     write_evaluation(evaluation, arguments.folder)
     figure = draw_evaluation(evaluation, arguments.folder)
     header, *rows = as_table(evaluation)
-    table = Table(*header, title=f"accuracy {evaluation.accuracy:.4f} on {evaluation.test_images}")
+    table = Table(
+        *header,
+        title=f"accuracy {evaluation.accuracy:.4f} on {evaluation.test_images} test images",
+    )
     for row in rows:
         table.add_row(*row)
-    Console().print(table)
+    output = Console()
+    # A pipe has no width of its own; 80 columns would cut the words.
+    Console(width=None if output.is_terminal else 120).print(table)
     console.print(f"figure: {figure}", highlight=False)
 
 

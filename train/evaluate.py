@@ -28,8 +28,6 @@ EVALUATION = "evaluation.json"
 EVALUATION_BATCH = 64
 """Images per forward pass outside of training."""
 
-_COLUMNS = ("aupr_ood", "aupr_id", "fpr@95tpr_ood", "ood_miss@95id")
-
 
 @dataclass(frozen=True)
 class ScoredSource:
@@ -182,17 +180,16 @@ def accuracy_on(model: Classifier, images: LabelledImages, spec: InputSpec) -> f
 
 
 def as_table(evaluation: Evaluation) -> list[tuple[str, ...]]:
-    """Return rows of text: header first, then one row for each set and score."""
-    header = ("OOD set", "images", "score", "AUROC", "95 % interval", *_COLUMNS)
+    """Return rows of text, header first: each set under each score; all figures are in the JSON."""
+    shown = ("fpr@95tpr_ood", "ood_miss@95id")
     rows = [
         (
-            item.ood_set,
-            str(item.images),
+            f"{item.ood_set} ({item.images})",
             item.score,
             f"{item.metrics.auroc:.4f}",
-            f"{item.auroc_interval[0]:.4f} to {item.auroc_interval[1]:.4f}",
-            *(f"{named_metrics(item.metrics)[name]:.4f}" for name in _COLUMNS),
+            f"{item.auroc_interval[0]:.3f} to {item.auroc_interval[1]:.3f}",
+            *(f"{named_metrics(item.metrics)[name]:.4f}" for name in shown),
         )
         for item in evaluation.detections
     ]
-    return [header, *rows]
+    return [("OOD set (images)", "score", "AUROC", "95 % interval", *shown), *rows]

@@ -30,6 +30,8 @@ def draw_evaluation(evaluation: Evaluation, folder: Path) -> Path:
     for row, name in enumerate(scores):
         axes = figure.add_subplot(len(scores), 1, row + 1)
         _draw_score(axes, evaluation, name)
+    handles, labels = figure.axes[0].get_legend_handles_labels()
+    figure.legend(handles, labels, loc="outside upper center", ncols=3, frameon=False)
     path = folder / SCORES_FIGURE
     figure.savefig(path, dpi=120)
     return path
@@ -45,20 +47,19 @@ def _draw_score(axes: Axes, evaluation: Evaluation, name: str) -> None:
         colour = _OUT_COLOURS[number % len(_OUT_COLOURS)]
         _fill(axes, values, edges, label=f"{ood_set} ({len(values)})", colour=colour)
     lowest_kept = float(np.sort(inside)[int(0.05 * len(inside))])
+    axes.margins(y=0.15)
     axes.axvline(lowest_kept, color="#1a202c", linewidth=1, linestyle="--")
     axes.annotate(
-        "95 % of the known images lie to the right",
+        "95 % of the known images →",
         (lowest_kept, 1.0),
         xycoords=("data", "axes fraction"),
-        xytext=(-4, -12),
+        xytext=(5, -12),
         textcoords="offset points",
-        ha="right" if lowest_kept > edges.mean() else "left",
-        fontsize=8,
+        fontsize=9,
     )
     axes.set_xlabel(f"{name} (larger = more in-distribution)")
     axes.set_ylabel("share of the set")
     axes.spines[["top", "right"]].set_visible(False)
-    axes.legend(frameon=False, fontsize=8, loc="upper left")
 
 
 def _fill(
