@@ -1,4 +1,4 @@
-"""The command `python -m train`: data, fit, resume, evaluate, compare."""
+"""The command `python -m train`: data, fit, resume, split, evaluate, compare."""
 
 from __future__ import annotations
 
@@ -10,14 +10,16 @@ from pathlib import Path
 from rich.console import Console
 from rich.table import Table
 
-from oodserve.errors import OodserveError
+from oodserve.errors import DataError, OodserveError
 from train.compare import compare, load_comparison, to_markdown
 from train.data.digits import write_digits
+from train.data.folders import SPLITS, open_splits
+from train.data.splitting import write_split
 from train.evaluate import as_table, evaluate, write_evaluation
 from train.figures import draw_evaluation
 from train.fit import Interrupted, Stop, fit, resume, stop_on_signal
 from train.recipes import load_recipe
-from train.run import CARD, load_run
+from train.run import CARD, RECIPE, load_run
 
 DATA_SETS = {"digits": write_digits}
 """Built-in data sets by name; each is written as folders of images."""
@@ -74,6 +76,14 @@ def _parser() -> argparse.ArgumentParser:
     resuming.add_argument("folder", type=Path, metavar="RUN")
     resuming.set_defaults(run=_resume)
 
+    splitting = commands.add_parser(
+        "split", help="write one split of a run's data as folders, for `oodserve calibrate`"
+    )
+    splitting.add_argument("folder", type=Path, metavar="RUN")
+    splitting.add_argument("name", choices=SPLITS, metavar="SPLIT", help=", ".join(SPLITS))
+    splitting.add_argument("--to", required=True, type=Path, metavar="DIR", help="a folder to make")
+    splitting.set_defaults(run=_split)
+
     evaluation = commands.add_parser(
         "evaluate", help="accuracy and OOD detection of a finished run, with a figure"
     )
@@ -112,6 +122,18 @@ def _say_next(folder: Path, console: Console) -> None:
         f"python -m export bundle {folder} --to models/{folder.name}",
         highlight=False,
     )
+
+
+def _split(arguments: argparse.Namespace, console: Console, stop: Stop) -> None:
+    recipe = load_recipe(arguments.folder / RECIPE)
+    images = getattr(open_splits(recipe.data, recipe.input), arguments.name)
+    if images is None:
+        raise DataError(
+            f"the recipe keeps no `{arguments.name}` images; set "
+            f"`data.{arguments.name}_fraction` above 0 and train again"
+        )
+    count = write_split(images, arguments.to)
+    console.print(f"wrote {count} images to {arguments.to}", highlight=False)
 
 
 def _evaluate(arguments: argparse.Namespace, console: Console, stop: Stop) -> None:

@@ -12,7 +12,9 @@ from PIL import Image
 from oodserve.errors import DataError
 from oodserve.images import Preprocessing
 from train.data.folders import draw_splits, open_splits
+from train.data.procedural import ProceduralOutliers
 from train.data.sources import ImageFiles, ImageSource, LabelledImages
+from train.data.splitting import write_split
 from train.recipes import DataRecipe
 
 INPUT = Preprocessing(
@@ -236,7 +238,7 @@ def test_splits_must_have_the_same_classes(tmp_path: Path) -> None:
 
 def test_an_unknown_held_out_class_is_named(tmp_path: Path) -> None:
     with pytest.raises(
-        DataError, match=r"names `wasp`, which is no class in `.*`; classes: ant, bee, cat"
+        DataError, match=r"names `wasp`, which has no test images in `.*`; classes: ant, bee, cat"
     ):
         open_splits(recipe(split_tree(tmp_path), held_out=["bee", "wasp"]), INPUT)
 
@@ -293,3 +295,32 @@ def test_a_broken_image_is_named_when_it_is_read(tmp_path: Path) -> None:
     broken.unlink()
     with pytest.raises(DataError, match=r"cannot read `.*000\.png` \(.*\); restore or remove it"):
         splits.test.source.read(0)
+
+
+def test_held_out_classes_of_a_divided_tree_are_needed_in_test_alone(tmp_path: Path) -> None:
+    root = split_tree(tmp_path, ("train", "validation", "calibration", "test"))
+    write_images(root / "test" / "eel", 2, seed=9)
+    splits = open_splits(recipe(root, held_out=("eel",)), INPUT)
+    assert "eel" not in splits.classes
+    assert {path.parent.name for path in paths_of(splits.ood["held_out"])} == {"eel"}
+    shutil.rmtree(root / "test" / "eel")
+    write_images(root / "train" / "eel", 2, seed=9)
+    with pytest.raises(DataError, match="`eel`, which has no test images"):
+        open_splits(recipe(root, held_out=("eel",)), INPUT)
+
+
+def test_a_split_is_written_as_folders(tmp_path: Path) -> None:
+    root = plain_tree(tmp_path / "plain")
+    kept = open_splits(recipe(root), INPUT).calibration
+    assert kept is not None
+    assert write_split(kept, tmp_path / "calibration") == len(kept)
+    written = sorted((tmp_path / "calibration").rglob("*.png"))
+    expected = sorted((path.parent.name, path.read_bytes()) for path in paths_of(kept))
+    assert sorted((path.parent.name, path.read_bytes()) for path in written) == expected
+    with pytest.raises(DataError, match="exists already and is not overwritten"):
+        write_split(kept, tmp_path / "calibration")
+    drawn = LabelledImages(
+        "drawn", ProceduralOutliers(count=2, seed=0, size=32), np.zeros(2, np.int64), ("a", "b")
+    )
+    with pytest.raises(DataError, match="`drawn` is not made of files"):
+        write_split(drawn, tmp_path / "other")

@@ -150,7 +150,8 @@ def _split_tree(root: Path, data: DataRecipe) -> dict[str, Files]:
     ]
     found = {name: _classes(root / name) for name in names}
     for name, files in found.items():
-        odd = sorted(set(files) ^ set(found["train"]))
+        # Held-out classes are tested on and need to be nowhere else.
+        odd = sorted((set(files) ^ set(found["train"])) - set(data.held_out))
         if odd:
             raise DataError(
                 f"`{root / name}` and `{root / 'train'}` do not have the same classes; only one of "
@@ -240,7 +241,7 @@ def _with_held_out(
     unknown = [label for label in held_out if label not in test]
     if unknown:
         raise DataError(
-            f"`data.held_out` names `{unknown[0]}`, which is no class in `{root}`; "
+            f"`data.held_out` names `{unknown[0]}`, which has no test images in `{root}`; "
             f"classes: {', '.join(test)}"
         )
     if HELD_OUT in ood:
