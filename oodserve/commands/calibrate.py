@@ -12,7 +12,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 
 from oodserve.bundle import CALIBRATION, Manifest, attach_calibration
 from oodserve.calibration import Calibration, calibrate, small_sample_warning
-from oodserve.commands.runtime import add_bundle
+from oodserve.commands.runtime import add_bundle, positive
 from oodserve.commands.tables import calibration_table
 from oodserve.errors import CalibrationError, DataError, InvalidRequest
 from oodserve.folders import fingerprint, list_images
@@ -22,6 +22,9 @@ from oodserve.store import CalibrationStore
 
 MAX_SCORES = 4
 """Scores in one calibration: each is a set of metric series."""
+
+CONFIDENCE = 0.95
+"""Confidence of the rule ``pac`` unless stated."""
 
 
 def add_parser(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
@@ -49,8 +52,8 @@ def add_parser(commands: argparse._SubParsersAction[argparse.ArgumentParser]) ->
         help="pac: at least P with --confidence; marginal: at least P on average (pac)",
     )  # fmt: skip
     parser.add_argument(
-        "--confidence", type=float, default=0.95, metavar="P",
-        help="probability over calibration sets that the target is met; rule pac (0.95)",
+        "--confidence", type=float, metavar="P",
+        help=f"probability over calibration sets that the target is met; rule pac ({CONFIDENCE})",
     )  # fmt: skip
     parser.add_argument(
         "--score", action="append", metavar="NAME", dest="scores",
@@ -59,12 +62,19 @@ def add_parser(commands: argparse._SubParsersAction[argparse.ArgumentParser]) ->
     parser.add_argument(
         "--default-score", metavar="NAME", help="score to decide by (the bundle's default)"
     )
-    parser.add_argument("--batch-size", type=int, default=32, metavar="N", help="images (32)")
+    parser.add_argument(
+        "--batch-size", type=positive, default=32, metavar="N", help="images at a time (32)"
+    )
     parser.set_defaults(run=_calibrate)
 
 
 def _calibrate(arguments: argparse.Namespace) -> int:
     messages = Console(stderr=True)
+    if arguments.rule == "marginal" and arguments.confidence is not None:
+        raise InvalidRequest(
+            f"`--confidence {arguments.confidence:g}` belongs to the rule `pac`; "
+            "`--rule marginal` promises an average and has none"
+        )
     # Whatever calibration there is, it is about to be replaced: the store is not read here, and
     # one of another runtime is no obstacle.
     predictor = Predictor.load(
@@ -91,7 +101,7 @@ def _calibrate(arguments: argparse.Namespace) -> int:
         n_classes=len(bundle.manifest.classes),
         rule=arguments.rule,
         target_tpr=arguments.target_tpr,
-        confidence=arguments.confidence,
+        confidence=CONFIDENCE if arguments.confidence is None else arguments.confidence,
         model_sha256=bundle.manifest.model.sha256,
         input_sha256=bundle.manifest.input_sha256,
         runtime=predictor.engine.runtime,

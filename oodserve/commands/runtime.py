@@ -16,8 +16,15 @@ def add_bundle(parser: argparse.ArgumentParser) -> None:
         "--provider", default="cpu", choices=("cpu", "cuda"), help="execution provider (cpu)"
     )
     parser.add_argument(
-        "--threads", type=int, metavar="N", help="threads of one inference (all usable CPUs)"
+        "--threads", type=positive, metavar="N", help="threads of one inference (all usable CPUs)"
     )
+
+
+def positive(text: str) -> int:
+    """Return a whole number above 0, for use as an argument's type."""
+    if not text.isdecimal() or int(text) == 0:
+        raise argparse.ArgumentTypeError(f"{text!r} is not a whole number above 0")
+    return int(text)
 
 
 def add_accept_mismatch(parser: argparse.ArgumentParser) -> None:

@@ -99,6 +99,7 @@ def test_too_few_images_says_how_many_are_needed(bare: TinyBundle, tmp_path: Pat
         (("--score", "msp", "--default-score", "energy"), "is not among the calibrated scores"),
         (("--target-tpr", "1.5"), "1.5"),
         (("--confidence", "0"), "0"),
+        (("--rule", "marginal", "--confidence", "0.9"), "`--confidence 0.9` belongs to the rule"),
     ],
 )
 def test_calibrate_refuses_what_cannot_be_right(
@@ -109,6 +110,16 @@ def test_calibrate_refuses_what_cannot_be_right(
     assert text in done.stderr
     assert "Traceback" not in done.stderr
     assert not (bare.path / CALIBRATION).exists()
+
+
+@pytest.mark.parametrize("option", ["--batch-size", "--threads"])
+@pytest.mark.parametrize("value", ["0", "-1", "many"])
+def test_counts_below_one_are_usage_errors(
+    bare: TinyBundle, folder: Path, option: str, value: str
+) -> None:
+    done = oodserve("calibrate", bare.path, "--images", folder, option, value)
+    assert done.returncode == 2
+    assert f"argument {option}: '{value}' is not a whole number above 0" in done.stderr
 
 
 def test_an_image_that_cannot_be_decoded_is_named_and_nothing_is_written(
