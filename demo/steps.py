@@ -93,7 +93,7 @@ def serving(port: int, console: Console) -> Iterator[str]:
     """
     command = (
         *("-m", "server", "--models", str(MODELS), "--default-model", NAME),
-        *("--port", str(port), "--drain-delay-s", "0"),
+        *("--port", str(port), "--drain-delay-s", "0", "--log-level", "warning"),
     )
     console.print(f"[bold]serve[/bold]  $ {' '.join(['python', *command])}", highlight=False)
     process = subprocess.Popen([sys.executable, *command], stdout=subprocess.DEVNULL)
