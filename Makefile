@@ -7,6 +7,9 @@
 #   make soak | bench                long runs and benchmarks, by hand
 # Options: PYTHON=python3.12   TORCH_INDEX=https://download.pytorch.org/whl/cpu (torch without CUDA)
 
+# Inherited, this would make every process of the demo and the tests compile torch anew.
+unexport PYTHONDONTWRITEBYTECODE
+
 PYTHON ?= python3
 PORT ?= 8000
 VENV := .venv

@@ -149,7 +149,7 @@ def train(*arguments: object) -> subprocess.CompletedProcess[str]:
         ),
         (("fit", "train/presets/digits.toml", "--set", "seed"), "not of the form `key.path=value`"),
         (
-            ("fit", "train/presets/digits.toml", "--set", "data.root=nowhere"),
+            ("fit", "train/presets/digits.toml", "--to", "no-run", "--set", "data.root=nowhere"),
             "there is no folder `nowhere`",
         ),
         (("evaluate", "nowhere"), "`nowhere` is not a run"),
