@@ -9,6 +9,10 @@
 
 # Inherited, this would make every process of the demo and the tests compile torch anew.
 unexport PYTHONDONTWRITEBYTECODE
+# Threads that wait for each other must not spin: on a shared machine they would keep the one that
+# is late from running. The tests' models are too small for a second thread to pay.
+export OMP_WAIT_POLICY = PASSIVE
+test e2e soak: export OMP_NUM_THREADS = 1
 
 PYTHON ?= python3
 PORT ?= 8000
