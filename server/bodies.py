@@ -156,12 +156,20 @@ def _too_many(max_images: int) -> RequestTooLarge:
 
 def _from_json(body: bytes, max_images: int) -> list[Item]:
     wanted = 'expected {"images": ["<base64>", ...]}'
+    # Parsed, a few bytes of "[]," are an object of a hundred: look before parsing. Base64 holds no
+    # comma, and the beginning of a `data:` URL one.
+    if body.count(b",") > 2 * max_images:
+        raise RequestTooLarge(
+            f"the JSON body has more elements than {max_images} images, which is the most allowed; "
+            f"{wanted}"
+        )
     try:
         document = json.loads(body)
     except (ValueError, RecursionError) as error:
         raise InvalidRequest(f"the body is not JSON ({error}); {wanted}") from None
     if not isinstance(document, dict) or set(document) != {"images"}:
-        got = sorted(document)[:5] if isinstance(document, dict) else type(document).__name__
+        is_object = isinstance(document, dict)
+        got = [key[:40] for key in sorted(document)[:5]] if is_object else type(document).__name__
         raise InvalidRequest(f"the JSON body is not of the right form (got {got}); {wanted}")
     images = document["images"]
     if not isinstance(images, list) or not all(isinstance(item, str) for item in images):

@@ -85,8 +85,9 @@ class ServedVersion:
 
     def become_ready(self, ready: Ready) -> None:
         """Start answering: one assignment, so a request sees all of it or nothing."""
-        self.reason = None
+        # In this order: without a reason and not ready yet, it would count as ready already.
         self.ready = ready
+        self.reason = None
 
     def fail(self, reason: str) -> None:
         """Stay out of service, and say why."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+import contextlib
 import io
 import json
 import socket
@@ -46,6 +47,15 @@ def server(tiny: TinyBundle) -> Iterator[ServerProcess]:
     }
     words = [str(word) for pair in flags.items() for word in pair]
     with running_server(tiny.repository, *words) as server:
+        yield server
+
+
+@pytest.fixture(scope="module")
+def patient(tiny: TinyBundle) -> Iterator[ServerProcess]:
+    """A server that waits for a second only for a request to begin, and for its head to end."""
+    with running_server(
+        tiny.repository, "--default-model", "tiny", "--keep-alive-s", "1"
+    ) as server:
         yield server
 
 
@@ -394,11 +404,51 @@ def test_bytes_that_are_not_http_are_refused_in_the_same_form(server: ServerProc
     assert json.loads(body) == {"error": "invalid http request received"}
 
 
+def test_many_bytes_that_are_not_http_are_refused_once(server: ServerProcess) -> None:
+    assert _exchange(server, b"hello " * 20_000).count(b"HTTP/1.1 ") == 1
+
+
 def test_a_head_that_does_not_end_is_refused(server: ServerProcess) -> None:
     received = _exchange(server, b"GET / HTTP/1.1\r\n", *[b"a: " + b"x" * 8000 + b"\r\n"] * 60)
 
     assert received.startswith(b"HTTP/1.1 431 ")
     assert b"the request's head has more than 65536 bytes" in received
+
+
+def test_a_trailer_that_does_not_end_is_refused_and_not_kept(server: ServerProcess) -> None:
+    host, port = server.base_url.removeprefix("http://").split(":")
+    head = (
+        b"POST /v1/predict HTTP/1.1\r\nHost: x\r\nContent-Type: image/png\r\n"
+        b"Transfer-Encoding: chunked\r\n\r\n3\r\nabc\r\n0\r\n"
+    )
+    fields = b"a: " + b"x" * 8000 + b"\r\n"
+    before, sent = server.rss_bytes(), 0
+
+    with socket.create_connection((host, int(port)), timeout=10) as connection:
+        connection.sendall(head)
+        with contextlib.suppress(ConnectionError):
+            while sent < 256 * MIB:
+                connection.sendall(fields * 16)
+                sent += 16 * len(fields)
+
+    assert sent < 256 * MIB
+    assert server.rss_bytes() - before < 32 * MIB
+
+
+def test_fields_of_a_trailer_are_dropped(server: ServerProcess) -> None:
+    image = id_png(seed=1)
+    head = (
+        b"POST /v1/predict HTTP/1.1\r\nHost: x\r\nContent-Type: image/png\r\n"
+        b"Transfer-Encoding: chunked\r\nConnection: close\r\n\r\n"
+    )
+    body = b"%x\r\n%s\r\n0\r\nContent-Encoding: gzip\r\n\r\n" % (len(image), image)
+
+    assert _exchange(server, head + body).startswith(b"HTTP/1.1 200 ")
+
+
+@pytest.mark.parametrize("start", [b"", b"\r\n", b"GET / HT", b"GET / HTTP/1.1\r\nHost: x\r\n"])
+def test_a_connection_without_a_whole_head_is_closed(patient: ServerProcess, start: bytes) -> None:
+    assert _exchange(patient, start) == b""
 
 
 def test_a_body_that_stalls_is_refused(server: ServerProcess) -> None:

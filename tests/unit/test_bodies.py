@@ -211,6 +211,34 @@ def test_malformed_json_is_refused(body: bytes, message: str) -> None:
         split_body(body, JSON, max_images=3)
 
 
+@pytest.mark.parametrize("element", [b"[]", b"{}", b"1", b'""'])
+def test_json_of_many_elements_is_refused_without_being_parsed(
+    element: bytes, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    body = b'{"images":[' + b",".join([element] * 1000) + b"]}"
+    monkeypatch.setattr(json, "loads", lambda text: pytest.fail("it was parsed"))
+
+    with pytest.raises(RequestTooLarge, match="more elements than 3 images"):
+        split_body(body, JSON, max_images=3)
+
+
+def test_as_many_data_urls_as_images_are_told_what_is_wrong_with_them() -> None:
+    body = json.dumps({"images": ["data:image/png;base64,AA=="] * 3}).encode()
+
+    for item in split_body(body, JSON, max_images=3):
+        with pytest.raises(InvalidRequest, match="without a `data:` prefix"):
+            raise item  # type: ignore[misc]
+
+
+def test_an_error_does_not_repeat_a_long_key() -> None:
+    body = json.dumps({"k" * 100_000: 1}).encode()
+
+    with pytest.raises(InvalidRequest, match=r"got \['k{40}'\]") as caught:
+        split_body(body, JSON, max_images=3)
+
+    assert len(str(caught.value)) < 200
+
+
 @pytest.mark.parametrize(
     ("body", "message"),
     [

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import shutil
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 import pytest
@@ -24,7 +24,7 @@ from oodserve.predictor import ActiveCalibration
 from oodserve.store import CalibrationStore
 from server.answers import ModelAnswer, describe_model
 from server.metrics import Metrics
-from server.models import ModelRepository
+from server.models import ModelRepository, Ready, ServedVersion
 from server.settings import Settings
 from tests.conftest import MakeBundle
 from tests.tiny import TinyBundle, make_calibration
@@ -54,6 +54,21 @@ def test_a_whole_calibrated_bundle_becomes_ready(tiny_models: TinyBundle) -> Non
     assert version.require_ready().in_force.active.id == tiny_models.calibration_id
     assert loaded.registry.get_sample_value("oodserve_model_loaded", {"model": "tiny"}) == 1
     loaded.repository.close()
+
+
+def test_a_version_counts_as_ready_only_once_it_can_answer() -> None:
+    seen: list[tuple[str, bool]] = []
+
+    class Watched(ServedVersion):
+        def __setattr__(self, name: str, value: object) -> None:
+            super().__setattr__(name, value)
+            if "_failed" in vars(self):
+                seen.append((self.state, self.reason is None))
+
+    Watched("tiny", 1, Path()).become_ready(cast("Ready", object()))
+
+    assert ("loading", True) not in seen
+    assert seen[-1] == ("ready", True)
 
 
 def test_before_it_is_loaded_a_version_says_so(tiny_models: TinyBundle) -> None:
