@@ -8,6 +8,7 @@ import json
 import random
 import sys
 import time
+import urllib.error
 import urllib.request
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -61,7 +62,8 @@ def main(argv: Sequence[str] | None = None) -> int:
         sys.stderr.write(f"demo: {error}\n")
         return 1
     except KeyboardInterrupt:
-        return 0
+        # Ending the serving is how the demo ends; anything before that was cut short.
+        return 130 if arguments.once else 0
 
 
 def choose_pictures() -> list[Picture]:
@@ -98,8 +100,13 @@ def flag_rate(url: str, folder: Path) -> tuple[float, int]:
 
 def _post(url: str, body: bytes, media_type: str) -> dict[str, Any]:
     request = urllib.request.Request(url, data=body, headers={"Content-Type": media_type})
-    with urllib.request.urlopen(request, timeout=30) as response:
-        return dict(json.load(response))
+    try:
+        with urllib.request.urlopen(request, timeout=30) as response:
+            return dict(json.load(response))
+    except urllib.error.HTTPError as error:
+        raise StepFailed(f"{url} answered {error.code}: {error.read().decode()}") from error
+    except OSError as error:
+        raise StepFailed(f"{url} did not answer ({error})") from error
 
 
 def _once(url: str, pictures: Sequence[Picture]) -> int:

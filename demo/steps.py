@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import socket
 import subprocess
 import sys
 import time
@@ -49,8 +50,10 @@ def model_steps() -> list[Step]:
     if (RUN / "recipe.toml").exists():
         fit = ("-m", "train", "resume", str(RUN))
     images = ("--images", str(DATA / "calibration"))
+    # A bundle that is there is reused, whether or not the run it was made from still is.
+    trained = BUNDLE if BUNDLE.exists() else RUN / "model.json"
     return [
-        Step("train", fit, RUN / "model.json"),
+        Step("train", fit, trained),
         Step("export", ("-m", "export", "bundle", str(RUN), "--to", str(BUNDLE)), BUNDLE),
         Step(
             "calibrate",
@@ -95,6 +98,7 @@ def serving(port: int, console: Console) -> Iterator[str]:
         *("-m", "server", "--models", str(MODELS), "--default-model", NAME),
         *("--port", str(port), "--drain-delay-s", "0", "--log-level", "warning"),
     )
+    refuse_taken(port)
     console.print(f"[bold]serve[/bold]  $ {' '.join(['python', *command])}", highlight=False)
     process = subprocess.Popen([sys.executable, *command], stdout=subprocess.DEVNULL)
     try:
@@ -110,18 +114,39 @@ def serving(port: int, console: Console) -> Iterator[str]:
             process.wait()
 
 
+def refuse_taken(port: int) -> None:
+    """Raise where something listens already: it would be asked instead of our server.
+
+    Raises
+    ------
+    StepFailed
+        The port of 127.0.0.1 is taken.
+    """
+    with socket.socket() as probe:
+        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            probe.bind(("127.0.0.1", port))
+        except OSError as error:
+            raise StepFailed(
+                f"port {port} of 127.0.0.1 is taken ({error.strerror}); "
+                "choose another with PORT=8001"
+            ) from error
+
+
 def _await_ready(process: subprocess.Popen[bytes], url: str) -> None:
-    deadline = time.monotonic() + READY_TIMEOUT_S
+    deadline, reasons = time.monotonic() + READY_TIMEOUT_S, ""
     while time.monotonic() < deadline:
         if process.poll() is not None:
             raise StepFailed(
-                f"the server ended with status {process.returncode}; is the port of {url} taken? "
-                "choose another with PORT=8001"
+                f"the server ended with status {process.returncode}; its log above says why"
             )
         try:
             with urllib.request.urlopen(f"{url}/v2/health/ready", timeout=5) as response:
                 if response.status == 200:
                     return
+        except urllib.error.HTTPError as error:
+            reasons = error.read().decode(errors="replace")
         except (urllib.error.URLError, ConnectionError, TimeoutError):
-            time.sleep(0.1)
-    raise StepFailed(f"the server at {url} was not ready within {READY_TIMEOUT_S:g} s")
+            pass
+        time.sleep(0.1)
+    raise StepFailed(f"the server at {url} was not ready within {READY_TIMEOUT_S:g} s: {reasons}")

@@ -214,11 +214,13 @@ class Bundle:
         except (OSError, ValueError, EOFError, BadZipFile) as error:
             raise BundleError(f"cannot read `{path}` ({error}); export again", path=path) from error
         images = contents.pop("image", None)
-        missing = {output.name for output in self.manifest.outputs} - set(contents)
-        if images is None or images.dtype != np.uint8 or images.ndim != 4 or missing:
+        expected = {output.name for output in self.manifest.outputs}
+        usable = images is not None and images.dtype == np.uint8 and images.ndim == 4
+        if images is None or not usable or len(images) == 0 or set(contents) != expected:
             raise BundleError(
-                f"`{path}` does not hold the input `image` and all outputs of the model "
-                f"(missing: {sorted(missing) or ['image']}); export again",
+                f"`{path}` does not hold at least one input `image` and exactly the outputs of the "
+                f"model ({', '.join(sorted(expected))}; found {', '.join(sorted(contents))}); "
+                "export again",
                 path=path,
             )
         return Golden(images=images, outputs=contents)
@@ -253,7 +255,8 @@ def open_bundle(path: Path) -> Bundle:
     BundleError
         No bundle is there, a file is missing, or the manifest has faults.
     """
-    path = path.resolve()
+    # Not resolved: a link's own name is the model's name, whatever it points to.
+    path = Path(os.path.abspath(path))  # noqa: PTH100
     if not path.is_dir():
         raise BundleError(
             f"no bundle at `{path}`; give models/NAME or models/NAME/VERSION", path=path
@@ -345,14 +348,17 @@ def write_version(
             "export under another model name",
             path=config,
         )
+    version = (list_versions(repository / name) or [0])[-1] + 1
     try:
         repository.mkdir(parents=True, exist_ok=True)
+        prefix = f"{repository.name}.staging-"
+        staging = Path(tempfile.mkdtemp(prefix=prefix, dir=repository.parent))
     except OSError as error:
         raise BundleError(
-            f"cannot make the repository `{repository}` ({error})", path=repository
+            f"cannot make the repository `{repository}` or a folder beside it ({error}); "
+            f"`{repository.parent}` must be writable",
+            path=repository,
         ) from error
-    version = (list_versions(repository / name) or [0])[-1] + 1
-    staging = Path(tempfile.mkdtemp(prefix=f"{repository.name}.staging-", dir=repository.parent))
     try:
         folder = staging / name / str(version)
         folder.mkdir(parents=True)
@@ -378,7 +384,16 @@ def attach_calibration(bundle: Bundle, calibration: Calibration) -> str:
     path = bundle.path / CALIBRATION
     content = calibration.to_json().encode()
     repository = bundle.path.parent.parent
-    if not create_exclusively(path, content, staging=repository.parent):
+    try:
+        created = create_exclusively(path, content, staging=repository.parent)
+    except OSError as error:
+        raise CalibrationError(
+            f"cannot write `{path}` ({error.strerror}); the folder above the repository "
+            f"(`{repository.parent}`) must be writable and on the same file system, so mount that "
+            "one, or publish with `--calibrations DIR`",
+            path=path,
+        ) from error
+    if not created:
         raise CalibrationError(
             f"`{path}` exists already and a bundle is never changed; "
             "publish a refreshed calibration with `--calibrations DIR`",

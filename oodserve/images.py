@@ -271,10 +271,7 @@ def _open(data: bytes, limits: ImageLimits) -> Image.Image:
         )
     reader = _find_reader(data)
     if reader is None:
-        raise UnsupportedImage(
-            f"not an image that is read here (first bytes {data[:8]!r}); "
-            f"send one of {', '.join(FORMATS)}"
-        )
+        raise UnsupportedImage(f"not an image that is read here; send one of {', '.join(FORMATS)}")
     try:
         image = reader(io.BytesIO(data))
     except Image.DecompressionBombError as error:

@@ -86,7 +86,7 @@ class ActiveCalibration:
         name = name or self.calibration.default_score
         if name not in self.calibration.scores:
             raise InvalidRequest(
-                f"`score_name` = {name!r} is not calibrated; "
+                f"`score_name` = {name[:40]!r} is not calibrated; "
                 f"choose one of {sorted(self.calibration.scores)}"
             )
         return name, self.calibration.scores[name]
@@ -131,6 +131,7 @@ class Predictor:
         limits: ImageLimits = ImageLimits(),
         accept_runtime_mismatch: bool = False,
         require_calibration: bool = True,
+        read_calibration: bool = True,
     ) -> Predictor:
         """Open a bundle with the embedded engine and its calibration in force.
 
@@ -147,7 +148,9 @@ class Predictor:
         accept_runtime_mismatch : bool
             Use a calibration that was made on another runtime all the same.
         require_calibration : bool
-            False opens a bundle that has no calibration yet, in order to make one.
+            False opens a bundle that has no calibration yet, too.
+        read_calibration : bool
+            False looks for none at all: for making one, whatever is there.
 
         Raises
         ------
@@ -166,6 +169,8 @@ class Predictor:
             bundle.read_model(), precision=model.precision, provider=provider, threads=threads
         )
         predictor = cls(bundle, engine, limits=limits)
+        if not read_calibration:
+            return predictor
         try:
             active = find_calibration(bundle, calibrations)
         except NotCalibrated:

@@ -186,7 +186,7 @@ def _from_base64(text: str) -> Item:
         return base64.b64decode(text, validate=True)
     except (binascii.Error, ValueError) as error:
         return InvalidRequest(
-            f"the image is not base64 ({error}; it begins {text[:12]!r}); send the standard "
+            f"the image is not base64 ({error}); send the standard "
             "alphabet with padding, without line breaks and without a `data:` prefix"
         )
 

@@ -24,6 +24,8 @@ from train.run import CARD, RECIPE, load_run
 DATA_SETS = {"digits": write_digits}
 """Built-in data sets by name; each is written as folders of images."""
 
+RESUME = "python -m train resume {arguments.folder}"
+
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the command line.
@@ -36,12 +38,19 @@ def main(argv: Sequence[str] | None = None) -> int:
     arguments = _parser().parse_args(argv)
     console = Console(stderr=True)
     try:
-        with stop_on_signal() as stop:
-            arguments.run(arguments, console, stop)
+        if "go_on" in arguments:
+            with stop_on_signal() as stop:
+                arguments.run(arguments, console, stop)
+        else:
+            arguments.run(arguments, console)
     except Interrupted:
         console.print(
-            f"interrupted; go on with `python -m train resume {arguments.folder}`", highlight=False
+            f"interrupted; go on with `{arguments.go_on.format(arguments=arguments)}`",
+            highlight=False,
+            soft_wrap=True,
         )
+        return 130
+    except KeyboardInterrupt:
         return 130
     except OodserveError as error:
         sys.stderr.write(f"train: {error}\n")
@@ -70,11 +79,11 @@ def _parser() -> argparse.ArgumentParser:
     fitting.add_argument(
         "--to", type=Path, metavar="DIR", dest="folder", help="run folder (runs/NAME of the recipe)"
     )
-    fitting.set_defaults(run=_fit)
+    fitting.set_defaults(run=_fit, go_on=RESUME)
 
     resuming = commands.add_parser("resume", help="go on with an interrupted run")
     resuming.add_argument("folder", type=Path, metavar="RUN")
-    resuming.set_defaults(run=_resume)
+    resuming.set_defaults(run=_resume, go_on=RESUME)
 
     splitting = commands.add_parser(
         "split", help="write one split of a run's data as folders, for `oodserve calibrate`"
@@ -95,11 +104,14 @@ def _parser() -> argparse.ArgumentParser:
     )
     comparison.add_argument("comparison", type=Path, metavar="COMPARISON.toml")
     comparison.add_argument("--to", required=True, type=Path, metavar="DIR", dest="folder")
-    comparison.set_defaults(run=_compare)
+    comparison.set_defaults(
+        run=_compare,
+        go_on="python -m train compare {arguments.comparison} --to {arguments.folder}",
+    )
     return parser
 
 
-def _data(arguments: argparse.Namespace, console: Console, stop: Stop) -> None:
+def _data(arguments: argparse.Namespace, console: Console) -> None:
     DATA_SETS[arguments.name](arguments.to, seed=arguments.seed)
     console.print(f"wrote {arguments.name} to {arguments.to}", highlight=False)
 
@@ -124,7 +136,7 @@ def _say_next(folder: Path, console: Console) -> None:
     )
 
 
-def _split(arguments: argparse.Namespace, console: Console, stop: Stop) -> None:
+def _split(arguments: argparse.Namespace, console: Console) -> None:
     recipe = load_recipe(arguments.folder / RECIPE)
     images = getattr(open_splits(recipe.data, recipe.input), arguments.name)
     if images is None:
@@ -136,7 +148,7 @@ def _split(arguments: argparse.Namespace, console: Console, stop: Stop) -> None:
     console.print(f"wrote {count} images to {arguments.to}", highlight=False)
 
 
-def _evaluate(arguments: argparse.Namespace, console: Console, stop: Stop) -> None:
+def _evaluate(arguments: argparse.Namespace, console: Console) -> None:
     evaluation = evaluate(load_run(arguments.folder))
     write_evaluation(evaluation, arguments.folder)
     figure = draw_evaluation(evaluation, arguments.folder)

@@ -118,6 +118,7 @@ def compare(path: Path, folder: Path, *, console: Console, stop: Stop) -> list[R
             pretrain = planned.pretrain.model_copy(update={"from_run": str(pretrained[key])})
             recipe = planned.model_copy(update={"pretrain": pretrain})
         pretrained.setdefault(key, run)
+        _refuse_other_recipe(recipe, run)
         if not (run / EVALUATION).exists():
             console.rule(f"{number} of {len(plan)}: {variant.title}, seed {seed}")
             _train(recipe, run, console=console, stop=stop)
@@ -151,6 +152,15 @@ def to_json(rows: list[Row], comparison: Comparison) -> str:
         "rows": [{"method": row.title, "score": row.score, "values": row.values} for row in rows],
     }
     return json.dumps(document, indent=1) + "\n"
+
+
+def _refuse_other_recipe(recipe: Recipe, run: Path) -> None:
+    """Raise where a run folder was made by another recipe than the comparison now says."""
+    if (run / RECIPE).exists() and load_recipe(run / RECIPE) != recipe:
+        raise DataError(
+            f"`{run}` was made with another recipe than the comparison now says; "
+            "remove it or give another folder with `--to`"
+        )
 
 
 def _train(recipe: Recipe, run: Path, *, console: Console, stop: Stop) -> None:

@@ -74,22 +74,11 @@ class Evaluation:
                     "score": item.score,
                     "images": item.images,
                     "auroc_interval": list(item.auroc_interval),
-                    **named_metrics(item.metrics),
+                    **item.metrics.report(),
                 }
                 for item in self.detections
             ],
         }
-
-
-def named_metrics(metrics: OodMetrics) -> dict[str, float]:
-    """Return the figures under the names that reports use, which state the direction."""
-    return {
-        "auroc": metrics.auroc,
-        "aupr_ood": metrics.aupr_ood,
-        "aupr_id": metrics.aupr_id,
-        "fpr@95tpr_ood": metrics.fpr95_ood,
-        "ood_miss@95id": metrics.miss95_id,
-    }
 
 
 def evaluate(run: TrainedRun, *, resamples: int = 1000) -> Evaluation:
@@ -188,7 +177,7 @@ def as_table(evaluation: Evaluation) -> list[tuple[str, ...]]:
             item.score,
             f"{item.metrics.auroc:.4f}",
             f"{item.auroc_interval[0]:.3f} to {item.auroc_interval[1]:.3f}",
-            *(f"{named_metrics(item.metrics)[name]:.4f}" for name in shown),
+            *(f"{item.metrics.report()[name]:.4f}" for name in shown),
         )
         for item in evaluation.detections
     ]

@@ -16,6 +16,7 @@ import torch
 from lightning_fabric import Fabric
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+from safetensors import SafetensorError
 from safetensors.torch import load_file
 
 from oodserve.errors import DataError, RecipeError
@@ -102,6 +103,7 @@ def _prepare(recipe: Recipe, folder: Path) -> tuple[Training, list[Stage]]:
     """Open the data and build the model: everything that can be refused before a run exists."""
     splits = open_splits(recipe.data, recipe.input)
     stages = _stages(recipe)
+    _refuse_large_batches(stages, len(splits.train))
     fabric = Fabric(accelerator=recipe.accelerator, devices=1, precision=recipe.precision)
     torch.manual_seed(recipe.seed)
     model = build_classifier(recipe.model, len(splits.classes))
@@ -123,7 +125,9 @@ def _prepare(recipe: Recipe, folder: Path) -> tuple[Training, list[Stage]]:
 def _restore(training: Training) -> checkpoint.Checkpoint | None:
     """Take up the run folder's checkpoint, if there is one, and drop what was logged after it."""
     found = checkpoint.load(training.folder / CHECKPOINTS)
+    metrics = training.folder / METRICS
     if found is None:
+        metrics.unlink(missing_ok=True)
         return None
     if found.facts["data_fingerprint"] != training.splits.fingerprint:
         raise DataError(
@@ -135,7 +139,6 @@ def _restore(training: Training) -> checkpoint.Checkpoint | None:
     training.rng.bit_generator.state = found.facts["rng"]
     training.torch_generator.set_state(found.tensors["torch_generator"])
     torch.set_rng_state(found.tensors["torch_rng"])
-    metrics = training.folder / METRICS
     if metrics.exists():
         os.truncate(metrics, found.facts["metrics_bytes"])
     return found
@@ -224,6 +227,16 @@ def _stages(recipe: Recipe) -> list[Stage]:
     ]
 
 
+def _refuse_large_batches(stages: list[Stage], images: int) -> None:
+    """Raise before anything is trained where a later stage could not make a step."""
+    for stage in stages:
+        if stage.settings.epochs > 0 and images < stage.settings.batch_size:
+            raise DataError(
+                f"{images} images make no batch of {stage.settings.batch_size}; lower "
+                f"`{stage.name}.batch_size` or add images"
+            )
+
+
 def _load_pretrained(model: Classifier, from_run: str) -> None:
     path = Path(from_run) / PRETRAINED
     if not path.is_file():
@@ -233,7 +246,7 @@ def _load_pretrained(model: Classifier, from_run: str) -> None:
         )
     try:
         model.load_state_dict(load_file(path))
-    except RuntimeError as error:
+    except (RuntimeError, SafetensorError, OSError) as error:
         raise RecipeError(f"`{path}` does not fit this model ({error})") from error
 
 

@@ -271,6 +271,13 @@ class Recipe(Document):
                 f"`method.name` = {self.method.name!r} trains with outliers, but `data.outliers` "
                 f"is empty; give a folder or {PROCEDURAL!r}"
             )
+        outlier_batch = self.finetune.outlier_batch_size
+        if self.method.needs_outliers and outlier_batch not in (0, self.finetune.batch_size):
+            raise ValueError(
+                f"`method.name` = {self.method.name!r} pairs each image with one outlier, but "
+                f"`finetune.outlier_batch_size` = {outlier_batch} is not "
+                f"`finetune.batch_size` = {self.finetune.batch_size}; set it to 0"
+            )
         if self.method.needs_zscore and self.model.feature_norm != "zscore":
             raise ValueError(
                 f"`method.name` = {self.method.name!r} needs standardised features; set "

@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Annotated, Literal
 
 from pydantic import Field, ValidationError
+from safetensors import SafetensorError
 from safetensors.torch import load_file
 
 from oodserve.bundle import InputSpec
@@ -102,5 +103,8 @@ def load_run(path: Path) -> TrainedRun:
     # Only the shape is needed: the weights follow from the run itself.
     bare = recipe.model.model_copy(update={"weights": "none"})
     model = build_classifier(bare, len(card.classes))
-    model.load_state_dict(load_file(path / WEIGHTS))
+    try:
+        model.load_state_dict(load_file(path / WEIGHTS))
+    except (RuntimeError, SafetensorError, OSError) as error:
+        raise DataError(f"`{path / WEIGHTS}` is damaged ({error}); train again") from error
     return TrainedRun(path=path, recipe=recipe, card=card, model=model.eval())

@@ -75,14 +75,12 @@ def _calibrate(arguments: argparse.Namespace) -> int:
             f"`--confidence {arguments.confidence:g}` belongs to the rule `pac`; "
             "`--rule marginal` promises an average and has none"
         )
-    # Whatever calibration there is, it is about to be replaced: the store is not read here, and
-    # one of another runtime is no obstacle.
+    # Whatever calibration there is, it is about to be replaced: none is read.
     predictor = Predictor.load(
         arguments.bundle,
         provider=arguments.provider,
         threads=arguments.threads,
-        accept_runtime_mismatch=True,
-        require_calibration=False,
+        read_calibration=False,
     )
     bundle = predictor.bundle
     if arguments.calibrations is None and (bundle.path / CALIBRATION).exists():
@@ -123,10 +121,17 @@ def _refuse_held_out(paths: Sequence[Path], root: Path, manifest: Manifest) -> N
     """Refuse a folder of a class that training left out: its images are out of distribution."""
     held_out = manifest.training.held_out_classes if manifest.training else ()
     for path in paths:
-        name = path.relative_to(root).parts[0]
-        if name in held_out:
+        folder = next(
+            (
+                place
+                for place in (root, root / path.relative_to(root).parts[0])
+                if place.name in held_out
+            ),
+            None,
+        )
+        if folder is not None:
             raise DataError(
-                f"`{root / name}` is named like a class that was held out of training, so its "
+                f"`{folder}` is named like a class that was held out of training, so its "
                 "images are out of distribution; calibrate on a folder without it"
             )
 

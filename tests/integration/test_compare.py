@@ -125,6 +125,15 @@ def test_a_comparison_with_faults_is_refused(
         load_comparison(faulty)
 
 
+def test_runs_of_another_recipe_are_not_passed_off_as_this_ones(
+    path: Path, done: tuple[Path, list[Row]]
+) -> None:
+    changed = path.with_name("changed.toml")
+    changed.write_text(COMPARISON.replace("finetune.epochs=1", "finetune.epochs=2"))
+    with pytest.raises(DataError, match="was made with another recipe than the comparison now"):
+        compare(changed, done[0], console=QUIET, stop=lambda: False)
+
+
 def test_an_unknown_ood_set_lists_the_known(path: Path, done: tuple[Path, list[Row]]) -> None:
     other = path.with_name("other.toml")
     other.write_text(COMPARISON.replace('"squares"', '"textures"'))

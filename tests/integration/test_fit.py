@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -152,11 +153,7 @@ def test_ctrl_c_leaves_a_run_that_the_command_resumes(
     process.send_signal(signal.SIGINT)
     _, messages = process.communicate(timeout=60)
     assert process.returncode == 130
-    assert (
-        f"interrupted; go on with `python -m train resume {folder}`"
-        in messages.replace("\n", " ").replace("  ", " ")
-        or "python -m train resume" in messages
-    )
+    assert f"interrupted; go on with `python -m train resume {folder}`" in messages
     done = subprocess.run(train("resume", folder), capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
     assert_same_run(folder, whole)
@@ -219,8 +216,16 @@ def test_what_cannot_be_started_or_resumed_says_why(
     large = recipe.pretrain.model_copy(update={"batch_size": 64})
     with pytest.raises(DataError, match="36 images make no batch of 64"):
         fit(recipe.model_copy(update={"pretrain": large}), tmp_path / "large", console=QUIET)
+    later = recipe.finetune.model_copy(update={"batch_size": 64})
+    with pytest.raises(DataError, match=r"lower `finetune\.batch_size`"):
+        fit(recipe.model_copy(update={"finetune": later}), tmp_path / "large", console=QUIET)
+    assert not (tmp_path / "large").exists()  # refused before there is a run
     lost = recipe.pretrain.model_copy(update={"from_run": str(tmp_path / "none")})
     with pytest.raises(RecipeError, match=r"`pretrain.from_run` = .* has no `pretrained"):
+        fit(recipe.model_copy(update={"pretrain": lost}), tmp_path / "lost", console=QUIET)
+    (tmp_path / "none").mkdir()
+    (tmp_path / "none" / PRETRAINED).write_bytes((whole / PRETRAINED).read_bytes()[:1000])
+    with pytest.raises(RecipeError, match="does not fit this model"):
         fit(recipe.model_copy(update={"pretrain": lost}), tmp_path / "lost", console=QUIET)
 
 
@@ -241,6 +246,25 @@ def test_changed_data_are_noticed_on_resuming(tmp_path: Path) -> None:
     moved.rename(moved.with_name("renamed.png"))
     with pytest.raises(DataError, match="changed since the run was interrupted"):
         resume(tmp_path / "run", console=QUIET)
+
+
+def test_damaged_weights_are_named(whole: Path, tmp_path: Path) -> None:
+    copy = tmp_path / "copy"
+    shutil.copytree(whole, copy)
+    (copy / WEIGHTS).write_bytes((whole / WEIGHTS).read_bytes()[:1000])
+    with pytest.raises(DataError, match=r"is damaged .* train again"):
+        load_run(copy)
+
+
+def test_a_line_logged_without_a_checkpoint_is_not_logged_twice(
+    recipe: Recipe, whole: Path, tmp_path: Path
+) -> None:
+    folder = tmp_path / "run"
+    folder.mkdir()
+    (folder / RECIPE).write_text((whole / RECIPE).read_text())
+    (folder / METRICS).write_text((whole / METRICS).read_text().splitlines(keepends=True)[0])
+    resume(folder, console=QUIET)
+    assert_same_run(folder, whole)
 
 
 def test_a_damaged_checkpoint_is_named(recipe: Recipe, tmp_path: Path) -> None:

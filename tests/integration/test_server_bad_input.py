@@ -155,7 +155,7 @@ REFUSED: dict[str, tuple[str, dict[str, str], bytes, int, str]] = {
         400,
         "without a `data:` prefix",
     ),
-    "no image": ("", PNG, b"<html>", 415, "not an image that is read here (first bytes b'<html>')"),
+    "no image": ("", PNG, b"<html>", 415, "not an image that is read here; send one of JPEG"),
     "an SVG": ("", {"Content-Type": "image/svg+xml"}, b"<svg/>", 415, "send one of JPEG, PNG,"),
     "truncated JPEG": ("", PNG, jpeg()[:-200], 422, "the JPEG image is truncated or corrupt"),
     "truncated PNG": ("", PNG, id_png(seed=1)[:-40], 422, "the PNG image is truncated or corrupt"),

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import errno
 import json
 import os
 import threading
@@ -98,7 +99,7 @@ def test_a_newer_format_is_refused_by_its_number(tiny_models: TinyBundle) -> Non
 
 def test_golden_must_hold_every_output(tiny_models: TinyBundle) -> None:
     np.savez(tiny_models.path / GOLDEN, image=np.zeros((1, 16, 16, 3), np.uint8))
-    with pytest.raises(BundleError, match="does not hold the input `image` and all outputs"):
+    with pytest.raises(BundleError, match="does not hold at least one input `image` and exactly"):
         open_bundle(tiny_models.path).read_golden()
 
 
@@ -279,3 +280,30 @@ def test_the_input_digest_follows_every_preprocessing_value(tiny_bundle: TinyBun
 def test_bundle_is_a_value(tiny_bundle: TinyBundle) -> None:
     assert open_bundle(tiny_bundle.path) == tiny_bundle.bundle
     assert isinstance(tiny_bundle.bundle, Bundle)
+
+
+def test_a_link_keeps_its_own_name_and_version(tiny_bundle: TinyBundle, tmp_path: Path) -> None:
+    models = tmp_path / "models"
+    models.mkdir()
+    (models / "digits").symlink_to(tiny_bundle.path.parent)
+    bundle = open_bundle(models / "digits")
+    assert (bundle.name, bundle.version, bundle.path) == ("digits", 1, models / "digits" / "1")
+    (models / "other").mkdir()
+    (models / "other" / "7").symlink_to(tiny_bundle.path)
+    assert open_bundle(models / "other").version == 7
+
+
+def test_a_place_that_cannot_be_linked_to_is_explained(
+    tmp_path: Path, tiny_bundle: TinyBundle, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    made = make_bundle(tmp_path / "models", calibrated=False)
+    assert tiny_bundle.calibration is not None
+
+    def refuse(source: object, target: object) -> None:
+        raise OSError(errno.EXDEV, "Invalid cross-device link")
+
+    # Two file systems cannot be had everywhere tests run.
+    monkeypatch.setattr(os, "link", refuse)
+    with pytest.raises(CalibrationError, match=r"Invalid cross-device link.*same file system"):
+        attach_calibration(made.bundle, tiny_bundle.calibration)
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["models"]
