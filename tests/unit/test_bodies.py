@@ -174,7 +174,7 @@ def test_json_strings_are_images_in_their_order() -> None:
     [
         ("a", "not base64"),
         ("YQ=\n=", "without line breaks"),
-        ("data:image/png;base64,YQ==", r"begins 'data:image/p'.* without a `data:` prefix"),
+        ("data:image/png;base64,YQ==", "without a `data:` prefix$"),
         ("YQ-_", "standard alphabet"),
     ],
 )

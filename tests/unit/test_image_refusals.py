@@ -51,7 +51,8 @@ def test_other_formats(data: bytes) -> None:
     for refuse in (decode, check_header):
         with pytest.raises(UnsupportedImage, match="not an image that is read here") as caught:
             refuse(data)
-        assert repr(data[:8]) in str(caught.value)
+        # What was sent may be private; the message ends up in logs.
+        assert repr(data[:8]) not in str(caught.value)
         assert ", ".join(FORMATS) in str(caught.value)
 
 
