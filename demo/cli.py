@@ -162,6 +162,9 @@ def _show(url: str, pictures: Sequence[Picture]) -> int:
             f"{prediction['p_value']:.4f}",
         )
     console.print(table)
+    for kind, folder in (("known", DATA / "test"), ("held-out", DATA / "ood" / "held_out")):
+        rate, images = flag_rate(url, folder)
+        console.print(f"of {images} {kind} digits {100 * rate:.1f} % are flagged", highlight=False)
     for picture in pictures:
         console.print(
             f"curl -s -H 'Content-Type: image/png' --data-binary @{picture.path} {url}/v1/predict",
@@ -171,6 +174,7 @@ def _show(url: str, pictures: Sequence[Picture]) -> int:
         f"\nconsole: {url}/    metrics: {url}/metrics    API: {url}/docs\n"
         f"model `{NAME}` is served until Ctrl-C",
         highlight=False,
+        soft_wrap=True,
     )
     while True:
         time.sleep(3600)

@@ -75,7 +75,7 @@ def run(step: Step, console: Console) -> None:
     if step.makes.exists():
         console.print(f"[dim]{step.title}: {step.makes} is there[/dim]", highlight=False)
         return
-    console.print(f"[bold]{step.title}[/bold]  $ {shown}", highlight=False)
+    console.print(f"[bold]{step.title}[/bold]  $ {shown}", highlight=False, soft_wrap=True)
     started = time.perf_counter()
     status = subprocess.run([sys.executable, *step.command], check=False).returncode
     if status != 0:
@@ -99,7 +99,9 @@ def serving(port: int, console: Console) -> Iterator[str]:
         *("--port", str(port), "--drain-delay-s", "0", "--log-level", "warning"),
     )
     refuse_taken(port)
-    console.print(f"[bold]serve[/bold]  $ {' '.join(['python', *command])}", highlight=False)
+    console.print(
+        f"[bold]serve[/bold]  $ {' '.join(['python', *command])}", highlight=False, soft_wrap=True
+    )
     process = subprocess.Popen([sys.executable, *command], stdout=subprocess.DEVNULL)
     try:
         url = f"http://127.0.0.1:{port}"

@@ -15,6 +15,7 @@ from oodserve.engines import Engine, Outputs
 from oodserve.engines.onnxruntime import OnnxRuntimeEngine, Provider
 from oodserve.errors import (
     BundleError,
+    CalibrationError,
     CalibrationMismatch,
     InvalidRequest,
     NonFiniteScore,
@@ -325,6 +326,12 @@ def find_calibration(bundle: Bundle, calibrations: Path | None) -> ActiveCalibra
         The one in force cannot be read.
     """
     if calibrations is not None:
+        if not calibrations.is_dir():
+            raise CalibrationError(
+                f"the calibration store `{calibrations}` is not a folder; make it, or leave "
+                "`--calibrations` out to use the bundle's own calibration",
+                path=calibrations,
+            )
         published = CalibrationStore(calibrations).current(bundle.name, bundle.version)
         if published is not None:
             return ActiveCalibration(id=published.id, calibration=published.calibration)

@@ -130,9 +130,10 @@ def _resume(arguments: argparse.Namespace, console: Console, stop: Stop) -> None
 
 def _say_next(folder: Path, console: Console) -> None:
     console.print(
-        f"finished: {folder / CARD}\nnext: python -m train evaluate {folder}, "
-        f"python -m export bundle {folder} --to models/{folder.name}",
+        f"finished: {folder / CARD}\nnext:\n  python -m train evaluate {folder}\n"
+        f"  python -m export bundle {folder} --to models/{folder.name}",
         highlight=False,
+        soft_wrap=True,
     )
 
 

@@ -121,14 +121,8 @@ def _refuse_held_out(paths: Sequence[Path], root: Path, manifest: Manifest) -> N
     """Refuse a folder of a class that training left out: its images are out of distribution."""
     held_out = manifest.training.held_out_classes if manifest.training else ()
     for path in paths:
-        folder = next(
-            (
-                place
-                for place in (root, root / path.relative_to(root).parts[0])
-                if place.name in held_out
-            ),
-            None,
-        )
+        above = (root, *(root / part for part in reversed(path.relative_to(root).parents[:-1])))
+        folder = next((place for place in above if place.name in held_out), None)
         if folder is not None:
             raise DataError(
                 f"`{folder}` is named like a class that was held out of training, so its "

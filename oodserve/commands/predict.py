@@ -12,7 +12,7 @@ from rich.markup import escape
 from rich.table import Table
 
 from oodserve.commands.runtime import add_accept_mismatch, add_bundle
-from oodserve.errors import InvalidRequest
+from oodserve.errors import DataError, ImageError, InvalidRequest
 from oodserve.folders import list_images
 from oodserve.predictor import Prediction, Predictor
 
@@ -56,6 +56,8 @@ def _predict(arguments: argparse.Namespace) -> int:
             )[0]
         except OSError as error:
             raise InvalidRequest(f"cannot read `{path}` ({error.strerror})") from error
+        except ImageError as error:
+            raise DataError(f"`{path}`: {error}") from error
         if arguments.json:
             sys.stdout.write(json.dumps({"image": str(path)} | prediction.to_dict()) + "\n")
         else:

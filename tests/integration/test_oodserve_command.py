@@ -158,6 +158,23 @@ def test_predict_names_a_file_that_is_not_there(tiny_bundle: TinyBundle, tmp_pat
     assert "none.png` (No such file or directory)" in done.stderr
 
 
+def test_predict_names_a_file_that_is_no_image(tiny_bundle: TinyBundle, tmp_path: Path) -> None:
+    (tmp_path / "fake.png").write_text("hello")
+    done = oodserve("predict", tiny_bundle.path, tmp_path)
+    assert done.returncode == 1
+    assert "fake.png`: not an image that is read here" in done.stderr
+
+
+def test_a_store_that_is_not_there_is_not_taken_for_an_empty_one(
+    tiny_bundle: TinyBundle, tmp_path: Path
+) -> None:
+    image = tmp_path / "known.png"
+    image.write_bytes(id_png(seed=1))
+    done = oodserve("predict", tiny_bundle.path, image, "--calibrations", tmp_path / "nope")
+    assert done.returncode == 1
+    assert "nope` is not a folder; make it, or leave `--calibrations` out" in done.stderr
+
+
 def test_inspect_verifies_and_describes(tiny_bundle: TinyBundle) -> None:
     done = oodserve("inspect", tiny_bundle.path)
     assert done.returncode == 0, done.stderr
