@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import shutil
 import subprocess
 from pathlib import Path
@@ -259,7 +260,10 @@ def test_the_model_selector_asks_another_model(
     expect(console.locate("model")).to_have_value("alpha")
 
 
-@pytest.mark.skipif(shutil.which("curl") is None, reason="no curl on this machine")
+@pytest.mark.skipif(
+    shutil.which("curl") is None and os.environ.get("CI") != "true",
+    reason="no curl on this machine",
+)
 def test_the_curl_line_repeats_the_call(
     tiny_server: ServerProcess, open_console: OpenConsole, tmp_path: Path
 ) -> None:
