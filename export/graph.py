@@ -21,7 +21,9 @@ from torch import Tensor, nn
 
 from oodserve.bundle import InputSpec
 from oodserve.errors import ConfigurationError
-from train.models import Classifier
+from train.networks.classifier import Classifier
+from train.scorers.apply import Scoring
+from train.scorers.scorer import Scorer
 
 IMAGE, LOGITS, FEATURES = "image", "logits", "features"
 """Names of the input, of the class scores, and of the optional features."""
@@ -70,8 +72,8 @@ class ServingGraph(nn.Module):
     ----------
     model : Classifier
         Its features and logits.
-    scorers : mapping of str to nn.Module
-        Output name to a scorer, (features, logits) to (N,).
+    scorers : mapping of str to Scorer
+        Output name to a scorer.
     spec : InputSpec
         What to normalise by.
     features : bool
@@ -84,14 +86,13 @@ class ServingGraph(nn.Module):
     def __init__(
         self,
         model: Classifier,
-        scorers: Mapping[str, nn.Module],
+        scorers: Mapping[str, Scorer],
         spec: InputSpec,
         *,
         features: bool,
     ) -> None:
         super().__init__()
-        self.model = model
-        self.scorers = nn.ModuleDict(dict(scorers))
+        self.scoring = Scoring(model, scorers)
         self.with_features = features
         self.register_buffer("mean", torch.tensor(spec.mean).reshape(1, 3, 1, 1))
         self.register_buffer("std", torch.tensor(spec.std).reshape(1, 3, 1, 1))
@@ -99,21 +100,19 @@ class ServingGraph(nn.Module):
     @property
     def output_names(self) -> list[str]:
         """Names of what `forward` returns, in order."""
-        return [LOGITS, *self.scorers, *([FEATURES] if self.with_features else [])]
+        return [LOGITS, *self.scoring.scorers, *([FEATURES] if self.with_features else [])]
 
     def forward(self, image: Tensor) -> tuple[Tensor, ...]:
         """Return the outputs of (N, H, W, 3) uint8 images."""
         # What `train.data.loading.normalise` does, but the layout changes while it is bytes.
         pixels = image.permute(0, 3, 1, 2).to(torch.float32)  # (N, 3, H, W)
-        features = self.model.features((pixels / 255 - self.mean) / self.std)
-        logits = self.model.logits_from(features)
-        scores = [scorer(features, logits) for scorer in self.scorers.values()]
-        return (logits, *scores, *([features] if self.with_features else []))
+        features, logits, scores = self.scoring((pixels / 255 - self.mean) / self.std)
+        return (logits, *scores.values(), *([features] if self.with_features else []))
 
 
 def export_graph(
     model: Classifier,
-    scorers: Mapping[str, nn.Module],
+    scorers: Mapping[str, Scorer],
     spec: InputSpec,
     *,
     features: bool = False,
@@ -126,7 +125,7 @@ def export_graph(
     ----------
     model : Classifier
         In whatever mode and on whatever device; exported in eval mode.
-    scorers : mapping of str to nn.Module
+    scorers : mapping of str to Scorer
         Output name to scorer.
     spec : InputSpec
         Size and normalisation of the input.

@@ -12,7 +12,6 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from torch import nn
 
 from export.graph import FEATURES, LOGITS
 from oodserve.bundle import InputSpec, Parity
@@ -22,7 +21,9 @@ from oodserve.images import preprocess, stack
 from oodserve.predictor import relative_error
 from train.data.loading import normalise
 from train.data.sources import ImageSource
-from train.models import Classifier
+from train.networks.classifier import Classifier
+from train.scorers.apply import Scoring
+from train.scorers.scorer import Scorer
 
 MAX_ERROR = 1e-4
 """Bound on max|a-b| / max(1, max|a|) between PyTorch and ONNX Runtime, both in fp32."""
@@ -109,7 +110,7 @@ class SourceModel:
     ----------
     model : Classifier
         In eval mode, on the CPU.
-    scorers : mapping of str to nn.Module
+    scorers : mapping of str to Scorer
         Output name to scorer.
     spec : InputSpec
         What to normalise by.
@@ -120,13 +121,13 @@ class SourceModel:
     def __init__(
         self,
         model: Classifier,
-        scorers: Mapping[str, nn.Module],
+        scorers: Mapping[str, Scorer],
         spec: InputSpec,
         *,
         features: bool,
     ) -> None:
-        self.model = model
         self.scorers = scorers
+        self.scoring = Scoring(model, scorers).eval()
         self.mean = torch.tensor(spec.mean)
         self.std = torch.tensor(spec.std)
         self.with_features = features
@@ -135,11 +136,8 @@ class SourceModel:
     def infer(self, images: NDArray[np.uint8]) -> Outputs:
         """Return every output for (N, H, W, 3) uint8 images, as an engine does."""
         pixels = normalise(torch.from_numpy(images), mean=self.mean, std=self.std)
-        features = self.model.features(pixels)
-        logits = self.model.logits_from(features)
-        outputs = {LOGITS: logits} | {
-            name: scorer(features, logits) for name, scorer in self.scorers.items()
-        }
+        features, logits, scores = self.scoring(pixels)
+        outputs = {LOGITS: logits} | scores
         if self.with_features:
             outputs[FEATURES] = features
         return {name: tensor.float().numpy() for name, tensor in outputs.items()}

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path, PurePath
@@ -14,7 +14,6 @@ import onnx
 import onnxscript
 import torch
 from pydantic import TypeAdapter, ValidationError
-from torch import nn
 
 from export.graph import FEATURES, LOGITS, OPSETS, ExportedGraph, export_graph
 from export.parity import MAX_ERROR, Comparison, SourceModel, measure, read_batches, spread
@@ -37,7 +36,7 @@ from train.data.folders import open_splits
 from train.data.sources import ImageFiles, ImageSource
 from train.recipes import Recipe
 from train.run import TrainedRun
-from train.scorers.registry import SCORERS, build_scorer
+from train.scorers.registry import SCORERS
 
 GOLDEN_IMAGES = 4
 """How many of the compared images become the version's golden inputs."""
@@ -194,7 +193,7 @@ def export_run(run: TrainedRun, settings: ExportSettings) -> ExportedGraph:
     """Return the graph of a run. Raises as `export.graph.export_graph` does."""
     return export_graph(
         run.model,
-        _scorers(settings),
+        run.scorers(settings.scores),
         run.input,
         features=settings.features,
         opset=settings.opset,
@@ -238,7 +237,9 @@ def publish(
     """
     indices = spread(len(images), most=settings.max_images)
     engine = OnnxRuntimeEngine(graph.content, precision="fp32")
-    source = SourceModel(run.model, _scorers(settings), run.input, features=settings.features)
+    source = SourceModel(
+        run.model, run.scorers(settings.scores), run.input, features=settings.features
+    )
     comparison = measure(
         source,
         engine,
@@ -313,7 +314,3 @@ def _output(name: str) -> Output:
     if name == FEATURES:
         return Output(name=name, kind="features", description=_MEANING[name])
     return Output(name=name, kind="score", description="larger = more in-distribution")
-
-
-def _scorers(settings: ExportSettings) -> Mapping[str, nn.Module]:
-    return {name: build_scorer(name) for name in settings.scores}

@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from train.methods.method import Draw, TrainingBatch
-from train.models import Classifier
+from train.networks.classifier import Classifier
 
 Array = NDArray[np.float64]
 Labels = NDArray[np.int64]

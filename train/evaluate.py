@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -17,16 +17,14 @@ from oodserve.errors import DataError
 from oodserve.metrics import OodMetrics, accuracy, auroc, bootstrap_interval, evaluate_ood
 from train.checkpoint import replace_text
 from train.data.folders import open_splits
-from train.data.loading import evaluation_batches
 from train.data.sources import ImageSource, LabelledImages
-from train.models import Classifier
+from train.embedding import eval_batches
+from train.networks.classifier import Classifier
 from train.run import TrainedRun
-from train.scorers.registry import build_scorer
+from train.scorers.apply import Scoring
+from train.scorers.scorer import Scorer
 
 EVALUATION = "evaluation.json"
-
-EVALUATION_BATCH = 64
-"""Images per forward pass outside of training."""
 
 
 @dataclass(frozen=True)
@@ -96,9 +94,10 @@ def evaluate(run: TrainedRun, *, resamples: int = 1000) -> Evaluation:
             f"`{recipe.data.root}` has no out-of-distribution images: neither a folder `ood/NAME` "
             "nor `data.held_out` classes"
         )
-    inside = score_source(run.model, splits.test.source, run.input, names=recipe.scores)
+    scorers = run.scorers(recipe.scores)
+    inside = score_source(run.model, splits.test.source, run.input, scorers=scorers)
     outside = {
-        name: score_source(run.model, source, run.input, names=recipe.scores)
+        name: score_source(run.model, source, run.input, scorers=scorers)
         for name, source in splits.ood.items()
     }
     rng = np.random.default_rng(recipe.seed)
@@ -131,7 +130,7 @@ def write_evaluation(evaluation: Evaluation, folder: Path) -> None:
 
 @torch.no_grad()
 def score_source(
-    model: Classifier, source: ImageSource, spec: InputSpec, *, names: Sequence[str]
+    model: Classifier, source: ImageSource, spec: InputSpec, *, scorers: Mapping[str, Scorer]
 ) -> ScoredSource:
     """Run the model in eval mode over images with the preprocessing of serving.
 
@@ -141,21 +140,17 @@ def score_source(
     source : ImageSource
         At least one image.
     spec : InputSpec
-    names : sequence of str
-        Scores to compute; see `train.scorers`.
+    scorers : mapping of str to Scorer
+        What to compute; see `TrainedRun.scorers`.
     """
-    scorers = {name: build_scorer(name) for name in names}
-    device, training = next(model.parameters()).device, model.training
-    model.eval()
+    scoring = Scoring(model, scorers).to(next(model.parameters()).device)
     logits: list[Tensor] = []
-    scores: dict[str, list[Tensor]] = {name: [] for name in names}
-    for batch in evaluation_batches(source, input=spec, batch_size=EVALUATION_BATCH):
-        features = model.features(batch.images.to(device))
-        part = model.logits_from(features)
-        logits.append(part.cpu())
-        for name, scorer in scorers.items():
-            scores[name].append(scorer(features, part).cpu())
-    model.train(training)
+    scores: dict[str, list[Tensor]] = {name: [] for name in scorers}
+    for pixels, _ in eval_batches(model, source, spec):
+        _, part, values = scoring(pixels)
+        logits.append(part.float().cpu())
+        for name, value in values.items():
+            scores[name].append(value.cpu())
     return ScoredSource(
         logits=torch.cat(logits).numpy(),
         scores={name: torch.cat(parts).numpy() for name, parts in scores.items()},
@@ -164,7 +159,7 @@ def score_source(
 
 def accuracy_on(model: Classifier, images: LabelledImages, spec: InputSpec) -> float:
     """Return the share of images whose largest logit is the label's."""
-    scored = score_source(model, images.source, spec, names=())
+    scored = score_source(model, images.source, spec, scorers={})
     return accuracy(scored.logits.argmax(axis=1), images.labels)
 
 

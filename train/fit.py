@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import json
 import os
 import signal
@@ -22,12 +23,24 @@ from safetensors.torch import load_file
 from oodserve.errors import DataError, RecipeError
 from train import checkpoint
 from train.data.folders import open_splits
+from train.embedding import embed
 from train.evaluate import accuracy_on
 from train.methods.registry import build_method
 from train.methods.standard import Standard, StandardSettings
-from train.models import Classifier, build_classifier
+from train.models import build_classifier
+from train.networks.classifier import Classifier
 from train.recipes import Recipe, load_recipe, to_toml
-from train.run import CARD, CHECKPOINTS, METRICS, PRETRAINED, RECIPE, WEIGHTS, ModelCard
+from train.run import (
+    CARD,
+    CHECKPOINTS,
+    METRICS,
+    PRETRAINED,
+    RECIPE,
+    SCORERS_STATE,
+    WEIGHTS,
+    ModelCard,
+)
+from train.scorers.fitting import fitted_scorers, state_of
 from train.stage import Position, Stage, StageWork, Training, part_of
 
 Stop = Callable[[], bool]
@@ -72,7 +85,7 @@ def resume(folder: Path, *, console: Console, stop: Stop | None = None) -> None:
     if (folder / CARD).exists():
         raise DataError(f"the run `{folder}` is finished already")
     training, stages = _prepare(load_recipe(folder / RECIPE), folder)
-    found = _restore(training)
+    found = _restore(training, stages)
     _run(training, stages, found, console=console, stop=stop or _never)
 
 
@@ -122,7 +135,7 @@ def _prepare(recipe: Recipe, folder: Path) -> tuple[Training, list[Stage]]:
     return training, stages
 
 
-def _restore(training: Training) -> checkpoint.Checkpoint | None:
+def _restore(training: Training, stages: list[Stage]) -> checkpoint.Checkpoint | None:
     """Take up the run folder's checkpoint, if there is one, and drop what was logged after it."""
     found = checkpoint.load(training.folder / CHECKPOINTS)
     metrics = training.folder / METRICS
@@ -135,6 +148,8 @@ def _restore(training: Training) -> checkpoint.Checkpoint | None:
             "restore them or start a new run"
         )
     training.position = Position(**found.facts["position"])
+    if training.position.stage < len(stages):
+        _attach(stages[training.position.stage], training)
     training.model.load_state_dict(part_of(found.tensors, "model."))
     training.rng.bit_generator.state = found.facts["rng"]
     training.torch_generator.set_state(found.tensors["torch_generator"])
@@ -154,7 +169,10 @@ def _run(
 ) -> None:
     """Run what is left of the stages, then write the finished model."""
     while training.position.stage < len(stages):
-        work = StageWork(training, stages[training.position.stage])
+        stage = stages[training.position.stage]
+        if found is None:
+            _begin(training, stage)
+        work = StageWork(training, stage)
         if found is not None:
             work.restore(found)
             found = None
@@ -163,6 +181,24 @@ def _run(
             checkpoint.save_tensors(training.model.state_dict(), training.folder / PRETRAINED)
         training.position = Position(stage=training.position.stage + 1)
     _finish(training)
+
+
+def _begin(training: Training, stage: Stage) -> None:
+    """Give the model what the stage's method trains beside the network, and set it."""
+    model, splits = training.model, training.splits
+    before = copy.copy(model)
+    before._modules = dict(model._modules)
+    _attach(stage, training)
+    stage.method.initialise(
+        model, lambda: embed(before, splits.train, training.recipe.input.spec())
+    )
+
+
+def _attach(stage: Stage, training: Training) -> None:
+    """Attach what the method needs, its weights drawn from the run's seed and nothing else."""
+    with torch.random.fork_rng(devices=[]):
+        torch.default_generator.manual_seed(training.recipe.seed)
+        stage.method.attach(training.model)
 
 
 def _run_stage(work: StageWork, *, console: Console, stop: Stop) -> None:
@@ -208,6 +244,13 @@ def _finish(training: Training) -> None:
     spec, splits = training.recipe.input.spec(), training.splits
     accuracy = accuracy_on(training.model, splits.validation, spec)
     checkpoint.save_tensors(training.model.state_dict(), training.folder / WEIGHTS)
+    recipe = training.recipe
+    scorers = fitted_scorers(
+        recipe.scores, recipe.scorers, training.model, lambda: splits, spec, seed=recipe.seed
+    )
+    state = state_of(scorers)
+    if state:
+        checkpoint.save_tensors(state, training.folder / SCORERS_STATE)
     card = ModelCard(
         classes=splits.classes,
         held_out=splits.held_out,

@@ -1,4 +1,4 @@
-"""The networks: a residual backbone, features on request standardised, one linear classifier."""
+"""Building the network of a recipe: a residual backbone with a linear classifier."""
 
 from __future__ import annotations
 
@@ -6,17 +6,14 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from types import MappingProxyType
-from typing import Any, Literal
+from typing import Any
 
-import torch
-from torch import Tensor, nn
+from torch import nn
 
-from train.methods.losses import full_precision
+from train.networks.classifier import Classifier
 from train.recipes import ModelRecipe
 from train.vision import models
 from train.weights import download_weights, is_file, load_backbone, read_weights
-
-FeatureNorm = Literal["none", "zscore"]
 
 
 @dataclass(frozen=True)
@@ -36,85 +33,6 @@ ARCHITECTURES: Mapping[str, Architecture] = MappingProxyType(
     }
 )
 """Every backbone by the name that recipes give it."""
-
-
-class Classifier(nn.Module):
-    """A backbone and a linear classifier on its features.
-
-    Parameters
-    ----------
-    backbone : nn.Module
-        Images (N, 3, H, W) to features (N, D).
-    n_features, n_classes : int
-        D and K.
-    feature_norm : "none" or "zscore"
-        Whether the classifier sees features as they are or `standardise`-d.
-    sigma : float
-        Standard deviation after ``zscore``.
-    """
-
-    def __init__(
-        self,
-        backbone: nn.Module,
-        n_features: int,
-        n_classes: int,
-        *,
-        feature_norm: FeatureNorm = "none",
-        sigma: float = 0.5,
-    ) -> None:
-        super().__init__()
-        self.backbone = backbone
-        self.head = nn.Linear(n_features, n_classes)
-        self.feature_norm = feature_norm
-        self.sigma = sigma
-
-    def features(self, images: Tensor) -> Tensor:
-        """Return the backbone's features, (N, D), before any standardisation."""
-        features: Tensor = self.backbone(images)
-        return features
-
-    def logits_from(self, features: Tensor) -> Tensor:
-        """Return the logits, (N, K), of such features."""
-        if self.feature_norm == "zscore":
-            features = standardise(features, sigma=self.sigma)
-        logits: Tensor = self.head(features)
-        return logits
-
-    def forward(self, images: Tensor) -> Tensor:
-        """Return the logits, (N, K), of normalised images, (N, 3, H, W)."""
-        return self.logits_from(self.features(images))
-
-
-def standardise(features: Tensor, *, sigma: float) -> Tensor:
-    r"""Return each sample's features with mean 0 and standard deviation sigma.
-
-    :math:`\tilde h = \sigma (h - \bar h) / \sqrt{s^2 + 10^{-6}}`, with :math:`s^2` the unbiased
-    variance over the D features of the sample. So :math:`\|\tilde h\| = \sigma \sqrt{D - 1}` for
-    every sample whose features differ at all.
-
-    Parameters
-    ----------
-    features : (N, D) float
-    sigma : float
-
-    Returns
-    -------
-    (N, D) float
-        In float32 or better.
-
-    Notes
-    -----
-    The constant is under the root, where the authors add it to the root: at equal features the
-    gradient is then at most 1000 sigma, not a million.
-
-    References
-    ----------
-    ASCOOD (arXiv 2411.10794), proposition 2.
-    """
-    values = full_precision(features)
-    centred = values - values.mean(dim=1, keepdim=True)
-    variance = centred.square().sum(dim=1, keepdim=True) / (values.shape[1] - 1)
-    return sigma * centred / torch.sqrt(variance + 1e-6)
 
 
 def build_classifier(recipe: ModelRecipe, n_classes: int) -> Classifier:

@@ -21,7 +21,9 @@ from oodserve.images import Preprocessing
 from oodserve.schema import Document
 from train.faults import explain
 from train.methods.registry import MethodSettings
-from train.scorers.registry import SCORERS
+from train.methods.synthesis.settings import SynthesisSettings
+from train.networks.norms import FeatureNorm
+from train.scorers.registry import SCORERS, ScorerTables, knobs_of
 
 Positive = Annotated[float, Field(gt=0)]
 NonNegative = Annotated[float, Field(ge=0)]
@@ -44,6 +46,9 @@ PositiveRange = Annotated[tuple[Positive, Positive], AfterValidator(_ascending)]
 PROCEDURAL = "procedural"
 """Value of `data.outliers` that stands for `train.data.procedural`."""
 
+SYNTHESISED = "synthesised"
+"""Value of `data.outliers` that stands for `train.methods.synthesis`."""
+
 
 class DataRecipe(Document):
     """``[data]``: where the images are and which of them are for what."""
@@ -62,7 +67,7 @@ class DataRecipe(Document):
     """Share of each class kept for the figures; only in a plain tree."""
     outliers: str = ""
     """Images of none of the classes to train with: a folder, ``procedural`` for generated pictures,
-    or empty for none."""
+    ``synthesised`` for ones made from each batch by ``[synthesis]``, or empty for none."""
     outlier_count: Count = 4096
     """Number of different procedural pictures."""
     seed: Annotated[int, Field(ge=0)] = 0
@@ -180,8 +185,9 @@ class ModelRecipe(Document):
     weights: str = "none"
     """``none``, a name that torchvision knows (``IMAGENET1K_V1``), or a .safetensors or .pth
     file."""
-    feature_norm: Literal["none", "zscore"] = "none"
-    """``zscore`` standardises each sample's features, as ASCOOD needs."""
+    feature_norm: FeatureNorm = "none"
+    """``zscore`` standardises each sample's features, as ASCOOD does; ``l2`` scales them to the
+    same length and keeps their mean."""
     sigma: Positive = 0.5
     """Standard deviation of the features after ``zscore``."""
 
@@ -203,6 +209,8 @@ class StageRecipe(Document):
     nesterov: bool = True
     min_learning_rate: NonNegative = 1e-6
     """Learning rate at the end."""
+    head_rate_factor: Positive = 1.0
+    """Learning rate of the classifier on the features, as a multiple of the others'."""
     gradient_clip_norm: Positive | None = None
     """Largest norm of the gradient; without this key it is not clipped."""
 
@@ -245,6 +253,19 @@ class Recipe(Document):
     pretrain: PretrainRecipe
     finetune: StageRecipe
     method: MethodSettings
+    synthesis: SynthesisSettings = SynthesisSettings()
+    scorers: ScorerTables = Field(default_factory=dict, validate_default=True)
+
+    @model_validator(mode="before")
+    @classmethod
+    def _state_the_knobs_of_chosen_scores(cls, data: Any) -> Any:
+        """Give each score of the recipe its table, so that a run's recipe states every knob."""
+        scores = data.get("scores", cls.model_fields["scores"].default)
+        tables = data.get("scorers", {})
+        if not isinstance(scores, list | tuple) or not isinstance(tables, dict):
+            return data
+        chosen: dict[str, Any] = {name: {} for name in scores if knobs_of(name)}
+        return {**data, "scorers": {**chosen, **tables}}
 
     @model_validator(mode="after")
     def _scores_exist(self) -> Self:
@@ -266,22 +287,20 @@ class Recipe(Document):
     def _parts_fit(self) -> Self:
         if self.pretrain.epochs == self.finetune.epochs == 0 and not self.pretrain.from_run:
             raise ValueError("`pretrain.epochs` and `finetune.epochs` are both 0: nothing to train")
-        if self.method.needs_outliers and self.finetune.epochs and not self.data.outliers:
+        method, name = self.method, self.method.method_name
+        if method.needs_outliers and self.finetune.epochs and not self.data.outliers:
             raise ValueError(
-                f"`method.name` = {self.method.name!r} trains with outliers, but `data.outliers` "
-                f"is empty; give a folder or {PROCEDURAL!r}"
+                f"`method.name` = {name!r} trains with outliers, but `data.outliers` is empty; "
+                f"give a folder, {PROCEDURAL!r} or {SYNTHESISED!r}"
             )
         outlier_batch = self.finetune.outlier_batch_size
-        if self.method.needs_outliers and outlier_batch not in (0, self.finetune.batch_size):
+        made_of_batch = method.needs_outliers and self.data.outliers == SYNTHESISED
+        one_each = method.pairs_outliers or made_of_batch
+        if one_each and outlier_batch not in (0, self.finetune.batch_size):
             raise ValueError(
-                f"`method.name` = {self.method.name!r} pairs each image with one outlier, but "
+                f"`method.name` = {name!r} pairs each image with one outlier, but "
                 f"`finetune.outlier_batch_size` = {outlier_batch} is not "
                 f"`finetune.batch_size` = {self.finetune.batch_size}; set it to 0"
-            )
-        if self.method.needs_zscore and self.model.feature_norm != "zscore":
-            raise ValueError(
-                f"`method.name` = {self.method.name!r} needs standardised features; set "
-                "`model.feature_norm` to 'zscore'"
             )
         return self
 

@@ -6,12 +6,14 @@ runs/NAME/
   checkpoints/               where an interrupted run goes on (`train.checkpoint`)
   pretrained.safetensors     weights after the first stage
   model.safetensors          the finished weights
+  scorers.safetensors        what the recipe's scores learned from the training images, if any did
   model.json                 classes, data fingerprint, measured quality; appears last
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Annotated, Literal
 
@@ -22,11 +24,17 @@ from safetensors.torch import load_file
 from oodserve.bundle import InputSpec
 from oodserve.errors import DataError
 from oodserve.schema import Document, Sha256, explain
-from train.models import Classifier, build_classifier
+from train.data.folders import open_splits
+from train.methods.registry import build_method
+from train.models import build_classifier
+from train.networks.classifier import Classifier
 from train.recipes import Recipe, load_recipe
+from train.scorers.fitting import fitted_scorers, read_scorers
+from train.scorers.scorer import Scorer
 
 RECIPE, METRICS, CHECKPOINTS = "recipe.toml", "metrics.jsonl", "checkpoints"
 PRETRAINED, WEIGHTS, CARD = "pretrained.safetensors", "model.safetensors", "model.json"
+SCORERS_STATE = "scorers.safetensors"
 
 
 class ModelCard(Document):
@@ -49,6 +57,7 @@ class TrainedRun:
     recipe: Recipe
     card: ModelCard
     model: Classifier
+    _fitted: dict[str, Scorer] = field(default_factory=dict, repr=False, compare=False)
 
     @property
     def classes(self) -> tuple[str, ...]:
@@ -74,6 +83,30 @@ class TrainedRun:
     def input(self) -> InputSpec:
         """What the model takes."""
         return self.recipe.input.spec()
+
+    def scorers(self, names: Sequence[str]) -> dict[str, Scorer]:
+        """Return scorers of this model: the recipe's as they were fitted, others fitted now.
+
+        Raises
+        ------
+        DataError
+            What was stored is damaged, or the training images that others need are not there.
+        RecipeError
+            A score is unknown or does not fit the model.
+        """
+        recipe, found = self.recipe, self._fitted
+        missing = [name for name in names if name not in found]
+        stored = [name for name in missing if name in recipe.scores]
+        found |= read_scorers(stored, recipe.scorers, self.path / SCORERS_STATE)
+        found |= fitted_scorers(
+            [name for name in missing if name not in stored],
+            recipe.scorers,
+            self.model,
+            lambda: open_splits(recipe.data, recipe.input),
+            self.input,
+            seed=recipe.seed,
+        )
+        return {name: found[name] for name in names}
 
 
 def load_run(path: Path) -> TrainedRun:
@@ -103,6 +136,7 @@ def load_run(path: Path) -> TrainedRun:
     # Only the shape is needed: the weights follow from the run itself.
     bare = recipe.model.model_copy(update={"weights": "none"})
     model = build_classifier(bare, len(card.classes))
+    build_method(recipe.method).attach(model)
     try:
         model.load_state_dict(load_file(path / WEIGHTS))
     except (RuntimeError, SafetensorError, OSError) as error:

@@ -10,15 +10,17 @@ from typing import Any
 import numpy as np
 import torch
 from lightning_fabric import Fabric
-from torch import Tensor
+from torch import Tensor, nn
 
 from oodserve.errors import RecipeError
 from train import checkpoint
 from train.data.augment import build_augmentation
 from train.data.folders import Splits
 from train.data.loading import Batch, BatchLoader, EndlessLoader
-from train.methods.method import Draw, Method, TrainingBatch
-from train.models import Classifier
+from train.draw import Draw
+from train.methods.method import Method, TrainingBatch
+from train.methods.synthesis.settings import synthesise
+from train.networks.classifier import Classifier
 from train.recipes import Recipe, StageRecipe
 from train.run import CHECKPOINTS, METRICS
 from train.schedule import cosine
@@ -81,15 +83,17 @@ class StageWork:
                 splits.outliers, batch_size=size, **self._loading("outliers")
             )
         model = training.model.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
-        self.names = [name for name, _ in model.named_parameters()]
+        groups = parameter_groups(model, settings)
+        self.names = [name for group in groups for name in group.names]
         optimizer = torch.optim.SGD(
-            model.parameters(),
+            [{"params": group.parameters, "weight_decay": group.weight_decay} for group in groups],
             lr=settings.learning_rate,
             momentum=settings.momentum,
-            weight_decay=settings.weight_decay,
             nesterov=settings.nesterov,
         )
+        self.factors = [group.rate_factor for group in groups]
         self.model, self.optimizer = training.fabric.setup(model, optimizer)
+        self.model.mark_forward_method("outputs")
 
     @property
     def steps_done(self) -> int:
@@ -112,8 +116,8 @@ class StageWork:
         position = self.training.position
         self.model.train()
         for batch in self.images.epoch(epoch, start_step=position.step):
-            for group in self.optimizer.param_groups:
-                group["lr"] = self.rate(self.steps_done)
+            for group, factor in zip(self.optimizer.param_groups, self.factors, strict=True):
+                group["lr"] = factor * self.rate(self.steps_done)
             terms = self._step(batch)
             for name, value in terms.items():
                 position.sums[name] = position.sums.get(name, 0.0) + value
@@ -164,11 +168,7 @@ class StageWork:
             epoch=epoch,
             epochs=epochs,
         )
-        moved = TrainingBatch(
-            images=self._move(batch.images),
-            labels=training.fabric.to_device(batch.labels),
-            outliers=self._move(self.outliers.next()) if self.outliers else None,
-        )
+        moved = self._batch(batch, draw)
         self.optimizer.zero_grad()
         terms = stage.method.objective(self.model, moved, draw)
         if not torch.isfinite(terms["loss"]):
@@ -185,6 +185,19 @@ class StageWork:
         self.optimizer.step()
         return {name: float(value.detach()) for name, value in terms.items()}
 
+    def _batch(self, batch: Batch, draw: Draw) -> TrainingBatch:
+        """Return the step's images on the device, with outliers from wherever the recipe says."""
+        images = self._move(batch.images)
+        labels = self.training.fabric.to_device(batch.labels)
+        outliers = None
+        if self.outliers:
+            outliers = self._move(self.outliers.next())
+        elif self.stage.method.needs_outliers:
+            outliers = synthesise(
+                self.model, images, labels, settings=self.training.recipe.synthesis, draw=draw
+            )
+        return TrainingBatch(images=images, labels=labels, outliers=outliers)
+
     def _move(self, images: Tensor) -> Tensor:
         moved: Tensor = self.training.fabric.to_device(images)
         return moved.contiguous(memory_format=torch.channels_last)
@@ -198,6 +211,38 @@ class StageWork:
             "stream": f"{self.stage.name}.{what}",
             "workers": recipe.data.workers,
         }
+
+
+@dataclass(frozen=True)
+class ParameterGroup:
+    """Parameters that are optimised alike."""
+
+    names: list[str]
+    parameters: list[nn.Parameter]
+    weight_decay: float
+    rate_factor: float
+    """Their learning rate as a multiple of the schedule's."""
+
+
+def parameter_groups(model: Classifier, settings: StageRecipe) -> list[ParameterGroup]:
+    """Return the model's parameters by how they are optimised, groups without any left out.
+
+    The head has a learning rate of its own, `StageRecipe.head_rate_factor` times the others'. One
+    whose `decays` is False is spared weight decay.
+    """
+    inside, head = list[tuple[str, nn.Parameter]](), list[tuple[str, nn.Parameter]]()
+    for name, parameter in model.named_parameters():
+        (head if name.startswith("head.") else inside).append((name, parameter))
+    decays = getattr(model.head, "decays", True)
+    groups = [
+        (inside, settings.weight_decay, 1.0),
+        (head, settings.weight_decay if decays else 0.0, settings.head_rate_factor),
+    ]
+    return [
+        ParameterGroup([name for name, _ in part], [value for _, value in part], decay, factor)
+        for part, decay, factor in groups
+        if part
+    ]
 
 
 def part_of(tensors: dict[str, Tensor], prefix: str) -> dict[str, Tensor]:

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 from train.methods.method import Draw, Method, TrainingBatch
 from train.methods.registry import METHODS, MethodSettings, build_method
-from train.models import Classifier
+from train.networks.classifier import Classifier
 
 every_method = pytest.mark.parametrize("name", sorted(METHODS))
 

@@ -38,7 +38,8 @@ from oodserve.predictor import Predictor, relative_error
 from tests.training import CLASSES, write_recipe, write_tree
 from train.checkpoint import save_tensors
 from train.data.loading import normalise
-from train.models import Classifier, build_classifier
+from train.models import build_classifier
+from train.networks.classifier import Classifier
 from train.recipes import load_recipe, to_toml
 from train.run import CARD, RECIPE, WEIGHTS, ModelCard, TrainedRun, load_run
 

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 import train.methods.ascood
 from oodserve.errors import RecipeError
 from tests.by_hand import BATCH, FEATURES, PIXELS, Case, Net, draw, network
-from train.methods.ascood import Ascood, AscoodSettings, strength_at
+from train.methods.ascood import Ascood, AscoodSettings
 from train.methods.method import TrainingBatch
 from train.methods.passes import evaluating
 from train.methods.synthesis.gradient import (
@@ -21,7 +21,8 @@ from train.methods.synthesis.gradient import (
     largest_entries,
     true_class_gradient,
 )
-from train.models import Classifier
+from train.methods.synthesis.settings import strength_at
+from train.networks.classifier import Classifier
 
 
 def small_network() -> Classifier:

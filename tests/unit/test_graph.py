@@ -24,7 +24,7 @@ from export.graph import (
 from oodserve.bundle import InputSpec
 from oodserve.errors import ConfigurationError
 from oodserve.images import Preprocessing
-from train.models import Classifier
+from train.networks.classifier import Classifier
 from train.scorers.registry import build_scorer
 
 HEIGHT, WIDTH, N_CLASSES, N_FEATURES = 12, 10, 5, 8

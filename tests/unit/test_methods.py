@@ -33,7 +33,7 @@ from train.methods.logit_mixoe import LogitMixoeSettings
 from train.methods.mixoe import MixoeSettings
 from train.methods.registry import MethodSettings, build_method
 from train.methods.standard import StandardSettings
-from train.models import Classifier
+from train.networks.classifier import Classifier
 
 
 def mixed(case: Case, settings: MixoeSettings | LogitMixoeSettings) -> tuple[Array, Array, Array]:

@@ -29,7 +29,7 @@ from train.methods.mixing import Mixture, mix_images, mix_rows, soft_targets
 from train.methods.mixoe import Mixoe, MixoeSettings
 from train.methods.passes import joint_logits, separate_logits
 from train.methods.registry import build_method
-from train.models import Classifier
+from train.networks.classifier import Classifier
 
 
 def constant(lam: float) -> Mixture:

@@ -14,7 +14,9 @@ from safetensors.torch import save_file
 from torch import Tensor, nn
 
 from oodserve.errors import WeightsUnavailable
-from train.models import ARCHITECTURES, Classifier, build_classifier, standardise
+from train.models import ARCHITECTURES, build_classifier
+from train.networks.classifier import Classifier
+from train.networks.norms import standardise
 from train.recipes import ModelRecipe
 
 SMALL = ModelRecipe(architecture="resnet18", stem="small")

@@ -31,7 +31,7 @@ from oodserve.engines.onnxruntime import OnnxRuntimeEngine
 from oodserve.errors import DataError, ParityError
 from oodserve.images import Preprocessing
 from train.data.sources import ImageFiles
-from train.models import Classifier
+from train.networks.classifier import Classifier
 from train.scorers.registry import build_scorer
 
 SIDE, N_CLASSES = 8, 4

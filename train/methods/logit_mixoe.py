@@ -7,14 +7,14 @@ from typing import Literal
 from torch import Tensor, nn
 
 from train.methods.losses import consistency, cross_entropy, soft_cross_entropy
-from train.methods.method import Draw, TrainingBatch, outliers_of
+from train.methods.method import Draw, Method, TrainingBatch, outliers_of
 from train.methods.mixing import (
     Consistency,
     MixingSettings,
     Mixture,
-    draw_mixture,
     mix_images,
     mix_rows,
+    mixture_for,
     soft_targets,
 )
 from train.methods.passes import joint_logits
@@ -28,7 +28,7 @@ class LogitMixoeSettings(MixingSettings):
     """Distance between mixed logits and logits of mixed images, added to the loss."""
 
 
-class LogitMixoe:
+class LogitMixoe(Method):
     r"""Logit MixOE: :math:`CE(f(x), y) + \beta\, CE(\tilde f, \tilde y) + \ell_{sim}`.
 
     With :math:`\tilde f = \lambda f(x) + (1 - \lambda) f(x_{out})`,
@@ -51,20 +51,18 @@ class LogitMixoe:
     Logit MixOE (arXiv 2509.11892), equations 10, 11 and 13 to 16.
     """
 
-    needs_outliers = LogitMixoeSettings.needs_outliers
-    forwards = 1
-
     def __init__(self, settings: LogitMixoeSettings) -> None:
+        super().__init__(settings)
         self.settings = settings
 
     def objective(self, model: nn.Module, batch: TrainingBatch, draw: Draw) -> dict[str, Tensor]:
         """Return ``loss``, ``cross_entropy``, ``mixed`` and, if it is on, ``consistency``."""
-        mixture = draw_mixture(draw.rng, tuple(batch.images.shape), settings=self.settings)
+        mixture = mixture_for(batch.images, draw, settings=self.settings)
         return self.terms(model, batch, mixture)
 
     def terms(self, model: nn.Module, batch: TrainingBatch, mixture: Mixture) -> dict[str, Tensor]:
         """Return the terms of `objective` for a given mixture."""
-        outliers = outliers_of(batch, method="logit_mixoe")
+        outliers = outliers_of(batch, settings=self.settings)
         mixed = mix_images(batch.images, outliers, mixture)
         inside, outside, after = joint_logits(model, batch.images, outliers, mixed)
         between = mix_rows(inside, outside, mixture)

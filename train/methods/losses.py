@@ -8,13 +8,10 @@ from typing import Literal
 import torch
 from torch import Tensor
 
+from train.precision import full_precision
+
 Distance = Literal["l2", "mse"]
 """How two sets of logits are compared; see `consistency`."""
-
-
-def full_precision(values: Tensor) -> Tensor:
-    """Return float16 and bfloat16 values as float32, wider ones as they are."""
-    return values.to(torch.promote_types(values.dtype, torch.float32))
 
 
 def cross_entropy(logits: Tensor, labels: Tensor) -> Tensor:

@@ -2,24 +2,38 @@
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
+from collections.abc import Callable
 from dataclasses import dataclass
-from typing import ClassVar, Protocol
+from typing import ClassVar
 
-import numpy as np
-import torch
+from pydantic import ConfigDict
 from torch import Tensor, nn
 
 from oodserve.errors import RecipeError
 from oodserve.schema import Document
+from train.draw import Draw
+from train.networks.classifier import Classifier
+
+__all__ = ["Draw", "Embedded", "Method", "Settings", "TrainingBatch", "outliers_of"]
 
 
 class Settings(Document):
     """Base of the methods' settings: what a recipe's ``[method]`` table may state."""
 
+    model_config = ConfigDict(use_attribute_docstrings=True)
+
     needs_outliers: ClassVar[bool] = False
     """Whether each step takes a batch of outlier images."""
-    needs_zscore: ClassVar[bool] = False
-    """Whether the model must standardise its features (``feature_norm = "zscore"``)."""
+    pairs_outliers: ClassVar[bool] = False
+    """Whether each image meets one outlier, so that there must be as many of both."""
+    source: ClassVar[str] = ""
+    """Authors, year and arXiv number of the paper."""
+
+    @property
+    def method_name(self) -> str:
+        """The name that the method is registered by."""
+        return str(type(self).model_fields["name"].default)
 
 
 @dataclass(frozen=True)
@@ -32,7 +46,7 @@ class TrainingBatch:
         Normalised in-distribution images.
     labels : (B,) int64
         Their classes.
-    outliers : (B, 3, H, W) float or None
+    outliers : (B', 3, H, W) float or None
         Normalised images of none of the classes.
     """
 
@@ -42,39 +56,65 @@ class TrainingBatch:
 
 
 @dataclass(frozen=True)
-class Draw:
-    """Where one step's randomness comes from, and how far training is.
+class Embedded:
+    """What a model in eval mode makes of labelled images, on the CPU.
 
     Attributes
     ----------
-    rng : numpy.random.Generator
-        For single numbers: mixing coefficients, boxes.
-    torch_generator : torch.Generator
-        For tensors: noise, permutations.
-    progress : float
-        Share of the stage's steps already done, in [0, 1].
-    epoch, epochs : int
-        The current epoch, counted from 1, and how many there are.
+    features : (N, D) float32
+    logits : (N, K) float32
+    labels : (N,) int64
     """
 
-    rng: np.random.Generator
-    torch_generator: torch.Generator
-    progress: float
-    epoch: int
-    epochs: int
+    features: Tensor
+    logits: Tensor
+    labels: Tensor
 
 
-class Method(Protocol):
-    """A training objective. It holds its settings and no state, so a resumed run needs neither."""
+class Method(ABC):
+    """A training objective. It holds its settings and no state, so a resumed run needs neither.
+
+    What a method learns beside the network belongs to the model: `attach` puts it there.
+    """
+
+    forwards: int = 1
+    """Train-mode passes of the model per step: how many batches BatchNorm sees."""
+
+    def __init__(self, settings: Settings) -> None:
+        self._settings = settings
 
     @property
     def needs_outliers(self) -> bool:
         """Whether `TrainingBatch.outliers` must be there."""
+        return self._settings.needs_outliers
 
-    @property
-    def forwards(self) -> int:
-        """Train-mode passes of the model per step: how many batches BatchNorm sees."""
+    def attach(self, model: Classifier) -> None:  # noqa: B027 (most methods add nothing)
+        """Give the model the parts that the method trains beside the network.
 
+        Called before the method's stage begins and whenever a model that it trained is read. Draws
+        from torch's global generator.
+
+        Raises
+        ------
+        RecipeError
+            The settings do not fit the model.
+        """
+
+    def initialise(  # noqa: B027 (most methods add nothing)
+        self, model: Classifier, embed: Callable[[], Embedded]
+    ) -> None:
+        """Set what `attach` put there, once, before the first step.
+
+        Parameters
+        ----------
+        model : Classifier
+            As `attach` left it.
+        embed : callable
+            Returns the training images' features and labels, by the model in eval mode and by the
+            head that it had before `attach`; costs a pass over them.
+        """
+
+    @abstractmethod
     def objective(self, model: nn.Module, batch: TrainingBatch, draw: Draw) -> dict[str, Tensor]:
         """Return the scalar terms of one step; ``"loss"`` is the one to minimise.
 
@@ -83,19 +123,20 @@ class Method(Protocol):
         """
 
 
-def outliers_of(batch: TrainingBatch, *, method: str) -> Tensor:
-    """Return the batch's outliers, one for each in-distribution image.
+def outliers_of(batch: TrainingBatch, *, settings: Settings) -> Tensor:
+    """Return the batch's outliers.
 
     Raises
     ------
     RecipeError
-        There are none, or not as many as in-distribution images.
+        There are none, or the method pairs them and there are not as many as images.
     """
+    method = settings.method_name
     if batch.outliers is None:
         raise RecipeError(
             f"method `{method}` needs outlier images and the batch has none; set `data.outliers`"
         )
-    if len(batch.outliers) != len(batch.images):
+    if settings.pairs_outliers and len(batch.outliers) != len(batch.images):
         raise RecipeError(
             f"method `{method}` pairs each image with one outlier, but the batch has "
             f"{len(batch.images)} images and {len(batch.outliers)} outliers; "

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from pydantic import Field
 from torch import Tensor
 
-from train.methods.method import Settings
+from train.methods.method import Draw, Settings
 
 Operation = Literal["mixup", "cutmix"]
 Sharing = Literal["batch", "sample"]
@@ -27,6 +27,7 @@ class MixingSettings(Settings):
     """What the methods that mix images with outliers have in common."""
 
     needs_outliers: ClassVar[bool] = True
+    pairs_outliers: ClassVar[bool] = True
 
     mix_alpha: float = Field(default=1.0, gt=0)
     """Both parameters of the Beta distribution of the mixing coefficient."""
@@ -57,6 +58,15 @@ class Mixture:
 
     lam: NDArray[np.float64]
     boxes: tuple[Box, ...] | None = None
+
+
+def mixture_for(images: Tensor, draw: Draw, *, settings: MixingSettings) -> Mixture:
+    """Return the mixture of this process's (B, 3, H, W) images, drawn for the whole batch."""
+    rows = len(images)
+    shape = (rows * draw.processes, *images.shape[1:])
+    whole = draw_mixture(draw.rng, shape, settings=settings)
+    mine = slice(draw.rank * rows, (draw.rank + 1) * rows)
+    return Mixture(lam=whole.lam[mine], boxes=whole.boxes[mine] if whole.boxes else None)
 
 
 def draw_mixture(

@@ -8,13 +8,13 @@ from pydantic import model_validator
 from torch import Tensor, nn
 
 from train.methods.losses import consistency, cross_entropy, soft_cross_entropy
-from train.methods.method import Draw, TrainingBatch, outliers_of
+from train.methods.method import Draw, Method, TrainingBatch, outliers_of
 from train.methods.mixing import (
     MixingSettings,
     Mixture,
-    draw_mixture,
     mix_images,
     mix_rows,
+    mixture_for,
     soft_targets,
 )
 from train.methods.passes import joint_logits, separate_logits
@@ -45,7 +45,7 @@ class MixoeSettings(MixingSettings):
         return self
 
 
-class Mixoe:
+class Mixoe(Method):
     r"""MixOE: :math:`CE(f(x), y) + \beta\, CE(f(\tilde x), \tilde y)`.
 
     With :math:`\tilde x = \lambda x + (1 - \lambda) x_{out}` and
@@ -59,20 +59,19 @@ class Mixoe:
     equations 12 and 15.
     """
 
-    needs_outliers = MixoeSettings.needs_outliers
-
     def __init__(self, settings: MixoeSettings) -> None:
+        super().__init__(settings)
         self.settings = settings
         self.forwards = 2 if settings.forward_mode == "separate" else 1
 
     def objective(self, model: nn.Module, batch: TrainingBatch, draw: Draw) -> dict[str, Tensor]:
         """Return ``loss``, ``cross_entropy``, ``mixed`` and, if it is on, ``consistency``."""
-        mixture = draw_mixture(draw.rng, tuple(batch.images.shape), settings=self.settings)
+        mixture = mixture_for(batch.images, draw, settings=self.settings)
         return self.terms(model, batch, mixture)
 
     def terms(self, model: nn.Module, batch: TrainingBatch, mixture: Mixture) -> dict[str, Tensor]:
         """Return the terms of `objective` for a given mixture."""
-        outliers = outliers_of(batch, method="mixoe")
+        outliers = outliers_of(batch, settings=self.settings)
         mixed = mix_images(batch.images, outliers, mixture)
         if self.settings.consistency != "none":
             inside, outside, after = joint_logits(model, batch.images, outliers, mixed)

@@ -1,11 +1,11 @@
-"""Which methods there are. A new one is a file of its own and one line in each table here."""
+"""Which methods there are. A new one is a file of its own and one line here."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
 from types import MappingProxyType
-from typing import Annotated, Any, Protocol
+from typing import TYPE_CHECKING, Annotated, Any, Protocol, Union
 
 from pydantic import Field
 
@@ -14,12 +14,6 @@ from train.methods.logit_mixoe import LogitMixoe, LogitMixoeSettings
 from train.methods.method import Method, Settings
 from train.methods.mixoe import Mixoe, MixoeSettings
 from train.methods.standard import Standard, StandardSettings
-
-MethodSettings = Annotated[
-    StandardSettings | MixoeSettings | LogitMixoeSettings | AscoodSettings,
-    Field(discriminator="name"),
-]
-"""A recipe's ``[method]`` table: ``name`` decides which other keys there may be."""
 
 
 class Build(Protocol):
@@ -47,7 +41,14 @@ METHODS: Mapping[str, Registration] = MappingProxyType(
 )
 """Every method by its name."""
 
+if TYPE_CHECKING:
+    MethodSettings = Settings
+else:
+    _SETTINGS = tuple(registration.settings for registration in METHODS.values())
+    MethodSettings = Annotated[Union[_SETTINGS], Field(discriminator="name")]  # noqa: UP007
+"""A recipe's ``[method]`` table: ``name`` decides which other keys there may be."""
+
 
 def build_method(settings: MethodSettings) -> Method:
     """Return the method that the settings describe."""
-    return METHODS[settings.name].build(settings)
+    return METHODS[settings.method_name].build(settings)

@@ -7,7 +7,7 @@ from typing import Literal
 from torch import Tensor, nn
 
 from train.methods.losses import cross_entropy
-from train.methods.method import Draw, Settings, TrainingBatch
+from train.methods.method import Draw, Method, Settings, TrainingBatch
 
 
 class StandardSettings(Settings):
@@ -16,14 +16,8 @@ class StandardSettings(Settings):
     name: Literal["standard"] = "standard"
 
 
-class Standard:
+class Standard(Method):
     """Cross-entropy; outliers in the batch are ignored."""
-
-    needs_outliers = StandardSettings.needs_outliers
-    forwards = 1
-
-    def __init__(self, settings: StandardSettings) -> None:
-        self.settings = settings
 
     def objective(self, model: nn.Module, batch: TrainingBatch, draw: Draw) -> dict[str, Tensor]:
         """Return ``loss``."""

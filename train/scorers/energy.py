@@ -2,26 +2,24 @@
 
 from __future__ import annotations
 
-import math
-
 import torch
-from torch import Tensor, nn
+from pydantic import Field
+from torch import Tensor
+
+from train.scorers.scorer import Scorer, ScorerSettings
 
 
-class Energy(nn.Module):
+class EnergySettings(ScorerSettings):
+    """Knobs of `Energy`."""
+
+    temperature: float = Field(default=1.0, gt=0)
+    """T. Large ones make the score a mean of the logits, small ones their maximum."""
+
+
+class Energy(Scorer):
     r"""Negated free energy, :math:`T \log \sum_k e^{z_k / T}`; larger = more in-distribution.
 
     Takes features (N, D), which it ignores, and logits (N, C); returns (N,) float32.
-
-    Parameters
-    ----------
-    temperature : float
-        T, positive.
-
-    Raises
-    ------
-    ValueError
-        `temperature` is not a positive number.
 
     References
     ----------
@@ -29,11 +27,11 @@ class Energy(nn.Module):
     in-distribution images: the sign is turned here.
     """
 
-    def __init__(self, *, temperature: float = 1.0) -> None:
+    source = "Liu et al., 2020 (arXiv 2010.03759)"
+
+    def __init__(self, settings: EnergySettings | None = None) -> None:
         super().__init__()
-        if not 0.0 < temperature < math.inf:
-            raise ValueError(f"`temperature` = {temperature!r} is not a positive number")
-        self.temperature = temperature
+        self.temperature = (settings or EnergySettings()).temperature
 
     def forward(self, features: Tensor, logits: Tensor) -> Tensor:
         """Return the score of each row."""

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
-from torch import Tensor, nn
+from torch import Tensor
+
+from train.scorers.scorer import Scorer
 
 
-class MaxLogit(nn.Module):
+class MaxLogit(Scorer):
     r"""The largest logit, :math:`\max_k z_k`; larger = more in-distribution.
 
     Takes features (N, D), which it ignores, and logits (N, C); returns (N,) float32. Equals

@@ -1,0 +1,1 @@
+"""The subcommands of `python -m train`: one file each."""
