@@ -7,7 +7,15 @@ import importlib
 
 import pytest
 
-MODULES = ("binomial", "calibration", "metrics", "ranks", "scores")
+MODULES = (
+    "binomial",
+    "calibration",
+    "metrics.bootstrap",
+    "metrics.detection",
+    "metrics.selective",
+    "ranks",
+    "scores",
+)
 
 
 @pytest.mark.parametrize("name", MODULES)

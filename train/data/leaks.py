@@ -40,7 +40,7 @@ def refuse_leaks(
     """
     _refuse_class_names(outliers, folder, classes)
     for paths, use in ((inside, "classified"), (outside, "evaluated on")):
-        for outlier, other in _same_content(outliers, paths):
+        for outlier, other in same_content(outliers, paths):
             raise DataError(
                 f"the outlier `{outlier}` has the content of `{other}`, which is {use}; "
                 f"remove it from `{folder}`"
@@ -59,7 +59,7 @@ def _refuse_class_names(outliers: Sequence[Path], folder: Path, classes: Sequenc
                 )
 
 
-def _same_content(first: Sequence[Path], second: Sequence[Path]) -> Iterable[tuple[Path, Path]]:
+def same_content(first: Sequence[Path], second: Sequence[Path]) -> Iterable[tuple[Path, Path]]:
     """Yield pairs of equal files; only files of equal size are read."""
     by_size: dict[int, list[Path]] = {}
     for path in second:

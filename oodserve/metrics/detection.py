@@ -7,17 +7,13 @@ them, so no metric depends on the order of the rows. Nothing is interpolated.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Literal
 
 import numpy as np
-from numpy.typing import ArrayLike, NDArray
+from numpy.typing import ArrayLike
 
-from oodserve.errors import NonFiniteScore
-
-Statistic = Callable[[NDArray[np.float64], NDArray[np.float64]], float]
-"""A figure of (in-distribution scores, out-of-distribution scores)."""
+from oodserve.metrics.arrays import ascending
 
 
 @dataclass(frozen=True)
@@ -108,13 +104,19 @@ def auroc(in_scores: ArrayLike, out_scores: ArrayLike) -> float:
     >>> auroc([1, 2, 3], [0, 1, 2])  # 6 pairs won, 2 tied, of 9
     0.7777777777777778
     """
-    inside, outside = _ascending("in_scores", in_scores), _ascending("out_scores", out_scores)
+    inside, outside = ascending("in_scores", in_scores), ascending("out_scores", out_scores)
     won = np.searchsorted(outside, inside, side="left").sum(dtype=np.int64)
     won_or_tied = np.searchsorted(outside, inside, side="right").sum(dtype=np.int64)
     return float(won + won_or_tied) / (2.0 * inside.size * outside.size)
 
 
-def aupr(in_scores: ArrayLike, out_scores: ArrayLike, *, positive: Literal["ood", "id"]) -> float:
+def aupr(
+    in_scores: ArrayLike,
+    out_scores: ArrayLike,
+    *,
+    positive: Literal["ood", "id"],
+    base_rate: float | None = None,
+) -> float:
     """Return the average precision, sum over thresholds of (R_i - R_(i-1)) P_i.
 
     Parameters
@@ -125,6 +127,9 @@ def aupr(in_scores: ArrayLike, out_scores: ArrayLike, *, positive: Literal["ood"
         Of out-of-distribution images.
     positive : {"ood", "id"}
         Which kind is to be found: outliers by low scores, or in-distribution images by high ones.
+    base_rate : float or None
+        In-distribution images for each outlier in the stream that is asked about, such as 5 for the
+        5:1 of the literature on outlier exposure. None: N / M, the rate of the arrays.
 
     Returns
     -------
@@ -134,7 +139,7 @@ def aupr(in_scores: ArrayLike, out_scores: ArrayLike, *, positive: Literal["ood"
     Raises
     ------
     ValueError
-        Not one-dimensional, or empty; `positive` unknown.
+        Not one-dimensional, or empty; `positive` unknown; `base_rate` not above 0 and finite.
     NonFiniteScore
         A score is NaN or infinite.
 
@@ -143,23 +148,30 @@ def aupr(in_scores: ArrayLike, out_scores: ArrayLike, *, positive: Literal["ood"
     A step sum, as scikit-learn's ``average_precision_score``. The trapezoid under the same points,
     which some libraries report, is larger under ties.
 
+    A base rate weighs the images of one kind: every in-distribution image counts
+    ``base_rate * M / N`` times. That is the value that drawing subsets of that rate tends to, with
+    every image used and nothing left to chance.
+
     Examples
     --------
     >>> round(aupr([1, 2, 3], [0, 1, 2], positive="ood"), 4)
     0.7556
+    >>> round(aupr([1, 2, 3], [0, 1, 2], positive="ood", base_rate=5), 4)
+    0.5055
     """
-    inside, outside = _ascending("in_scores", in_scores), _ascending("out_scores", out_scores)
+    inside, outside = ascending("in_scores", in_scores), ascending("out_scores", out_scores)
+    weight = 1.0 if base_rate is None else _rate(base_rate) * outside.size / inside.size
     if positive == "id":
-        wanted, other = inside, outside
+        wanted, other, relative = inside, outside, 1.0 / weight
     elif positive == "ood":
-        wanted, other = -outside[::-1], -inside[::-1]
+        wanted, other, relative = -outside[::-1], -inside[::-1], weight
     else:
         raise ValueError(f"`positive` = {positive!r} is unknown; choose `ood` or `id`")
     thresholds = np.unique(wanted)[::-1]
     found = wanted.size - np.searchsorted(wanted, thresholds)
     false = other.size - np.searchsorted(other, thresholds)
     gained = np.diff(found, prepend=0)
-    return float(np.sum(gained * (found / (found + false))) / wanted.size)
+    return float(np.sum(gained * (found / (found + relative * false))) / wanted.size)
 
 
 def fpr_at_95_tpr_ood(in_scores: ArrayLike, out_scores: ArrayLike, *, level: float = 0.95) -> float:
@@ -195,7 +207,7 @@ def fpr_at_95_tpr_ood(in_scores: ArrayLike, out_scores: ArrayLike, *, level: flo
     >>> fpr_at_95_tpr_ood([1, 2, 3, 4], [0, 1, 2], level=0.6)  # t = 1
     0.25
     """
-    inside, outside = _ascending("in_scores", in_scores), _ascending("out_scores", out_scores)
+    inside, outside = ascending("in_scores", in_scores), ascending("out_scores", out_scores)
     threshold = outside[_least_count(level, outside.size) - 1]
     return float(np.mean(inside <= threshold))
 
@@ -233,7 +245,7 @@ def ood_miss_at_95_id(in_scores: ArrayLike, out_scores: ArrayLike, *, level: flo
     >>> round(ood_miss_at_95_id([1, 2, 3, 4], [0, 1, 2], level=0.75), 4)  # t = 2
     0.3333
     """
-    inside, outside = _ascending("in_scores", in_scores), _ascending("out_scores", out_scores)
+    inside, outside = ascending("in_scores", in_scores), ascending("out_scores", out_scores)
     threshold = inside[-_least_count(level, inside.size)]
     return float(np.mean(outside >= threshold))
 
@@ -269,79 +281,6 @@ def evaluate_ood(in_scores: ArrayLike, out_scores: ArrayLike) -> OodMetrics:
     )
 
 
-def bootstrap_interval(
-    statistic: Statistic,
-    in_scores: ArrayLike,
-    out_scores: ArrayLike,
-    *,
-    confidence: float = 0.95,
-    resamples: int = 1000,
-    rng: np.random.Generator,
-) -> tuple[float, float]:
-    """Return the percentile bootstrap interval of a figure, each kind resampled by itself.
-
-    Parameters
-    ----------
-    statistic : callable
-        Takes (in_scores, out_scores), both float64, returns a float: any metric of this module.
-    in_scores : (N,) float
-        Of in-distribution images.
-    out_scores : (M,) float
-        Of out-of-distribution images.
-    confidence : float
-        Two-sided, in (0, 1).
-    resamples : int
-        Number of resamples, >= 1.
-    rng : numpy.random.Generator
-        Source of the resamples; the same state gives the same interval.
-
-    Returns
-    -------
-    tuple of float
-        Lower and upper end: the (1 -/+ confidence) / 2 quantiles of the resampled figures, linearly
-        interpolated.
-
-    Raises
-    ------
-    ValueError
-        Not one-dimensional, or empty; `confidence` or `resamples` out of range.
-    NonFiniteScore
-        A score is NaN or infinite.
-
-    Notes
-    -----
-    The interval covers the drawing of test images, not that of training runs.
-
-    References
-    ----------
-    B. Efron, R. Tibshirani, "An Introduction to the Bootstrap", 1993, section 13.3.
-
-    Examples
-    --------
-    >>> rng = np.random.default_rng(0)
-    >>> inside, outside = rng.normal(2, 1, 400), rng.normal(0, 1, 400)
-    >>> low, high = bootstrap_interval(auroc, inside, outside, rng=rng)
-    >>> round(low, 3), round(auroc(inside, outside), 3), round(high, 3)
-    (0.902, 0.921, 0.937)
-    """
-    if not 0.0 < confidence < 1.0 or resamples < 1:
-        raise ValueError(
-            f"`confidence` = {confidence!r}, `resamples` = {resamples}; expected 0 < confidence < "
-            "1 and resamples >= 1"
-        )
-    inside, outside = _ascending("in_scores", in_scores), _ascending("out_scores", out_scores)
-    figures = [statistic(_resample(inside, rng), _resample(outside, rng)) for _ in range(resamples)]
-    low, high = np.quantile(figures, [(1.0 - confidence) / 2.0, (1.0 + confidence) / 2.0])
-    return float(low), float(high)
-
-
-def _resample(ascending: NDArray[np.float64], rng: np.random.Generator) -> NDArray[np.float64]:
-    """Draw with replacement, keeping the order, which spares the statistic most of its sorting."""
-    n = ascending.size
-    times = np.bincount(rng.integers(n, size=n), minlength=n)
-    return np.repeat(ascending, times)
-
-
 def _least_count(level: float, total: int) -> int:
     """Return the least c with c / total >= level, by the very division that a curve would make."""
     if not 0.0 < level <= 1.0:
@@ -350,13 +289,7 @@ def _least_count(level: float, total: int) -> int:
     return count if count / total >= level else count + 1
 
 
-def _ascending(name: str, scores: ArrayLike) -> NDArray[np.float64]:
-    values: NDArray[np.float64] = np.asarray(scores, dtype=np.float64)
-    if values.ndim != 1 or values.size == 0:
-        raise ValueError(f"`{name}` has shape {values.shape}; expected (N,) with N >= 1")
-    if not np.isfinite(values).all():
-        bad = values.size - int(np.isfinite(values).sum())
-        raise NonFiniteScore(
-            f"{bad} of {values.size} numbers in `{name}` are NaN or infinite; expected finite ones"
-        )
-    return np.sort(values)
+def _rate(base_rate: float) -> float:
+    if not 0.0 < base_rate < math.inf:
+        raise ValueError(f"`base_rate` = {base_rate!r} is not above 0 and finite")
+    return base_rate

@@ -1,0 +1,1 @@
+"""What a finished run is worth: figures with intervals, and the document that holds them."""
