@@ -4,7 +4,9 @@
 #   make check                       ruff, mypy --strict, import-linter
 #   make fmt                         format and fix
 #   make e2e                         tests that drive a browser and other outside programs
-#   make soak | bench                long runs and benchmarks, by hand
+#   make soak                        long runs, by hand
+#   make bench-methods [JOBS=2]      the tables of methods and scores, cached and resumable
+#   make bench-training              what a step of each method costs
 # Options: PYTHON=python3.12   TORCH_INDEX=https://download.pytorch.org/whl/cpu (torch without CUDA)
 
 # Inherited, this would make every process of the demo and the tests compile torch anew.
@@ -16,6 +18,7 @@ test e2e soak: export OMP_NUM_THREADS = 1
 
 PYTHON ?= python3
 PORT ?= 8000
+JOBS ?= 2
 VENV := .venv
 BIN := $(VENV)/bin
 # onnxruntime-gpu where there is a GPU, onnxruntime elsewhere; never both.
@@ -23,7 +26,7 @@ RUNTIME := $(shell nvidia-smi -L >/dev/null 2>&1 && echo gpu || echo cpu)
 PIP := $(BIN)/pip install --quiet --no-compile --constraint constraints.txt
 INDEX := $(if $(TORCH_INDEX),--index-url $(TORCH_INDEX))
 
-.PHONY: demo test check fmt e2e soak bench clean
+.PHONY: demo test check fmt e2e soak bench bench-methods bench-training clean
 
 demo: $(VENV)/runtime
 	$(BIN)/python -m demo --port $(PORT) $(if $(ONCE),--once)
@@ -47,11 +50,16 @@ e2e: $(VENV)/dev
 soak: $(VENV)/dev
 	$(BIN)/python -m pytest -m soak $(ARGS)
 
-bench: $(VENV)/dev
+bench: bench-methods bench-training
+
+bench-methods: $(VENV)/dev
 	test -d data/digits || $(BIN)/python -m train data digits --to data/digits
-	$(BIN)/python -m train compare train/presets/digits_methods.toml --to runs/digits_methods
-	cp runs/digits_methods/comparison.md benchmarks/results/digits_methods.md
-	cp runs/digits_methods/comparison.json benchmarks/results/digits_methods.json
+	test -d data/plumage || $(BIN)/python -m train data plumage --to data/plumage
+	$(BIN)/python -m benchmarks.methods train/presets/plumage_methods.toml --jobs $(JOBS)
+	$(BIN)/python -m benchmarks.methods train/presets/digits_methods.toml --jobs $(JOBS)
+
+bench-training: $(VENV)/dev
+	$(BIN)/python -m benchmarks.training_step --write
 
 $(VENV)/runtime: pyproject.toml constraints.txt
 	$(PYTHON) -m venv $(VENV)

@@ -1,0 +1,1 @@
+"""Where the figures of README and docs come from; results in `results/`."""

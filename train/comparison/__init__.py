@@ -1,0 +1,1 @@
+"""Comparing methods and scores over seeds: the plan, the runs, the tables."""
