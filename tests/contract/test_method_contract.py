@@ -1,8 +1,16 @@
-"""What holds for every training method that is registered."""
+"""What holds for every training method that is registered, and for its main variants.
+
+A new method is covered by being registered.
+"""
 
 from __future__ import annotations
 
-from typing import Literal
+import copy
+import threading
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, replace
+from typing import Any, Literal
 
 import numpy as np
 import pytest
@@ -11,37 +19,88 @@ from lightning_fabric import Fabric
 from pydantic import TypeAdapter
 from torch import Tensor, nn
 
-from train.methods.method import Draw, Method, TrainingBatch
+from oodserve.errors import RecipeError
+from train.methods.method import Draw, Embedded, Method, Settings, TrainingBatch
 from train.methods.registry import METHODS, MethodSettings, build_method
 from train.networks.classifier import Classifier
 
-every_method = pytest.mark.parametrize("name", sorted(METHODS))
+Table = dict[str, Any]
+"""A recipe's ``[method]`` table."""
 
-SETTINGS: TypeAdapter[MethodSettings] = TypeAdapter(MethodSettings)
+VARIANTS: list[Table] = [
+    {"name": "oe", "mining": 0.5, "forward_mode": "separate"},
+    {"name": "energy_oe", "m_in": -1.5, "m_out": -1.2, "weight": 1.0},
+    {"name": "mixup", "operation": "cutmix", "lam_per": "sample"},
+    {"name": "logit_mixing", "operation": "cutmix", "lam_per": "sample", "consistency": "l2"},
+    {"name": "mixoe", "pair_weight": 0.5, "outlier_weight": 0.5, "lam_rule": "min"},
+    {"name": "mixoe", "operation": "cutmix", "lam_per": "sample", "consistency": "mse"},
+    {"name": "ascood", "kind": "shuffle"},
+    {"name": "logit_mixoe", "operation": "cutmix", "lam_per": "sample", "consistency": "none"},
+]
+
+every_method = pytest.mark.parametrize(
+    "table",
+    [*({"name": name} for name in sorted(METHODS)), *VARIANTS],
+    ids=lambda table: "-".join(str(value) for value in table.values()),
+)
+
+SETTINGS: TypeAdapter[Settings] = TypeAdapter(MethodSettings)
+
+FEATURES, CLASSES, SIDE = 24, 3, 8
+
+Normalisation = Callable[[], nn.Module]
 
 
-def method_of(name: str) -> Method:
-    return build_method(SETTINGS.validate_python({"name": name}))
+def batch_norm() -> nn.Module:
+    return nn.BatchNorm2d(6)
 
 
-def model_of(seed: int = 0) -> Classifier:
+def group_norm() -> nn.Module:
+    """Return a normalisation by which no image touches another."""
+    return nn.GroupNorm(2, 6)
+
+
+def method_of(table: Table) -> Method:
+    return build_method(SETTINGS.validate_python(table))
+
+
+def bare_model(seed: int = 0, *, norm: Normalisation = batch_norm) -> Classifier:
     torch.manual_seed(seed)
     backbone = nn.Sequential(
         nn.Conv2d(3, 6, 3, padding=1),
-        nn.BatchNorm2d(6),
+        norm(),
         nn.ReLU(inplace=True),
         nn.AdaptiveAvgPool2d(2),
         nn.Flatten(),
     )
-    return Classifier(backbone, 24, 3, feature_norm="zscore").train()
+    return Classifier(backbone, FEATURES, CLASSES).train()
 
 
-def batch_of(seed: int = 0) -> TrainingBatch:
+def model_for(table: Table, *, norm: Normalisation = batch_norm) -> Classifier:
+    """Return a model that the method has attached its parts to and set them."""
+    model, method = bare_model(norm=norm), method_of(table)
+    plain = copy.deepcopy(model).eval()
+    method.attach(model)
+
+    def embed() -> Embedded:
+        batch = batch_of(60, seed=9)
+        with torch.no_grad():
+            features, logits = plain.outputs(batch.images)
+        return Embedded(features=features, logits=logits, labels=batch.labels)
+
+    method.initialise(model, embed)
+    return model.train()
+
+
+def batch_of(size: int = 6, *, seed: int = 0, outliers: int | None = None) -> TrainingBatch:
     generator = torch.Generator().manual_seed(seed)
-    labels = torch.randint(3, (6,), generator=generator)
-    # Brightness tells the classes apart; outliers are noise.
-    images = labels[:, None, None, None] + 0.3 * torch.randn(6, 3, 8, 8, generator=generator)
-    return TrainingBatch(images, labels, outliers=torch.randn(6, 3, 8, 8, generator=generator))
+    labels = torch.arange(size) % CLASSES
+    shape = (3, SIDE, SIDE)
+    # Colour tells the classes apart; outliers are noise.
+    images = 0.3 * torch.randn(size, *shape, generator=generator)
+    images[torch.arange(size), labels] += 1
+    noise = torch.randn(size if outliers is None else outliers, *shape, generator=generator)
+    return TrainingBatch(images, labels, outliers=noise)
 
 
 def draw_of(seed: int = 0, *, epoch: int = 1) -> Draw:
@@ -54,106 +113,246 @@ def draw_of(seed: int = 0, *, epoch: int = 1) -> Draw:
     )
 
 
-@every_method
-def test_settings_are_complete_documents(name: str) -> None:
-    settings = SETTINGS.validate_python({"name": name})
-    assert type(settings) is METHODS[name].settings
-    assert settings.name == name
-    assert SETTINGS.validate_json(settings.to_json()) == settings
-    method = method_of(name)
-    assert method.needs_outliers == settings.needs_outliers
-    assert METHODS[name].settings.__doc__
-    assert type(method).__doc__
-
-
-@every_method
-def test_terms_are_finite_scalars_and_the_loss_has_a_gradient(name: str) -> None:
-    model = model_of()
-    terms = method_of(name).objective(model, batch_of(), draw_of())
-    for term in terms.values():
-        assert term.shape == ()
-        assert term.dtype == torch.float32
-        assert bool(torch.isfinite(term))
+def step(model: Classifier, method: Method, *, number: int) -> dict[str, Tensor]:
+    """Make one step of clipped gradient descent; return its terms."""
+    optimizer = torch.optim.SGD(model.parameters(), lr=0.01)
+    optimizer.zero_grad()
+    terms = method.objective(model, batch_of(seed=number), draw_of(number))
     torch.autograd.backward(terms["loss"])
-    for parameter_name, parameter in model.named_parameters():
-        assert parameter.grad is not None, parameter_name
-        assert bool(torch.isfinite(parameter.grad).all()), parameter_name
-        assert float(parameter.grad.abs().sum()) > 0 or parameter_name == "backbone.0.bias"
+    nn.utils.clip_grad_norm_(model.parameters(), 1.0)
+    optimizer.step()
+    return {name: term.detach() for name, term in terms.items()}
 
 
 @every_method
-def test_the_same_draws_give_the_same_bits(name: str) -> None:
-    runs: list[dict[str, Tensor]] = []
-    for _ in range(2):
-        terms = method_of(name).objective(model_of(), batch_of(), draw_of(7))
-        runs.append({key: term.detach() for key, term in terms.items()})
+def test_settings_are_complete_documents(table: Table) -> None:
+    settings = SETTINGS.validate_python(table)
+    assert type(settings) is METHODS[table["name"]].settings
+    assert settings.method_name == table["name"]
+    assert SETTINGS.validate_json(settings.to_json()) == settings
+    method = method_of(table)
+    assert method.needs_outliers == settings.needs_outliers
+    assert type(method).__doc__
+    assert type(settings).__doc__
+    for key, field in type(settings).model_fields.items():
+        assert field.description or key == "name", key
+
+
+@every_method
+def test_terms_are_finite_scalars_and_the_loss_reaches_every_parameter(table: Table) -> None:
+    model = model_for(table)
+    terms = method_of(table).objective(model, batch_of(), draw_of())
+    assert "loss" in terms
+    for name, term in terms.items():
+        assert term.shape == (), name
+        assert term.dtype == torch.float32, name
+        assert bool(torch.isfinite(term)), name
+    torch.autograd.backward(terms["loss"])
+    for name, parameter in model.named_parameters():
+        assert parameter.grad is not None, name
+        assert bool(torch.isfinite(parameter.grad).all()), name
+        # BatchNorm takes away whatever is added before it.
+        assert float(parameter.grad.abs().sum()) > 0 or name == "backbone.0.bias", name
+
+
+@every_method
+def test_the_same_draws_give_the_same_bits(table: Table) -> None:
+    runs = [method_of(table).objective(model_for(table), batch_of(), draw_of(7)) for _ in range(2)]
     assert runs[0].keys() == runs[1].keys()
     assert all(torch.equal(runs[0][key], runs[1][key]) for key in runs[0])
 
 
 @every_method
-def test_global_generators_are_left_alone(name: str) -> None:
-    model = model_of()
-    before = torch.get_rng_state()
-    method_of(name).objective(model, batch_of(), draw_of())
-    assert torch.equal(torch.get_rng_state(), before)
-
-
-@every_method
-def test_the_batch_and_the_models_mode_are_left_alone(name: str) -> None:
-    model, batch = model_of(), batch_of()
-    method_of(name).objective(model, batch, draw_of())
+def test_nothing_is_left_behind_but_batch_statistics(table: Table) -> None:
+    model, method, batch = model_for(table), method_of(table), batch_of()
+    held, before = copy.deepcopy(vars(method)), copy.deepcopy(model.state_dict())
+    randomness = torch.get_rng_state()
+    method.objective(model, batch, draw_of())
+    assert vars(method) == held
+    assert torch.equal(torch.get_rng_state(), randomness)
+    assert all(parameter.grad is None for parameter in model.parameters())
+    assert all(parameter.requires_grad for parameter in model.parameters())
+    assert all(module.training for module in model.modules())
+    after = model.state_dict()
+    assert after.keys() == before.keys()
+    changed = {name for name in before if not torch.equal(before[name], after[name])}
+    assert all(name.startswith("backbone.1.") for name in changed), changed
     fresh = batch_of()
-    assert torch.equal(batch.images, fresh.images)
-    assert torch.equal(batch.labels, fresh.labels)
     assert batch.outliers is not None
     assert fresh.outliers is not None
-    assert torch.equal(batch.outliers, fresh.outliers)
-    assert all(module.training for module in model.modules())
+    for ours, theirs in (
+        (batch.images, fresh.images),
+        (batch.labels, fresh.labels),
+        (batch.outliers, fresh.outliers),
+    ):
+        assert torch.equal(ours, theirs)
+        assert not ours.requires_grad
 
 
 @every_method
-def test_batch_norm_sees_as_many_batches_as_stated(name: str) -> None:
-    model, method = model_of(), method_of(name)
+def test_training_goes_on_where_it_was_from_the_weights_alone(table: Table) -> None:
+    model, method = model_for(table), method_of(table)
+    for number in range(2):
+        step(model, method, number=number)
+    again, other = bare_model(seed=5), method_of(table)
+    other.attach(again)
+    again.load_state_dict(model.state_dict())
+    expected = step(model, method, number=2)
+    assert bool(torch.isfinite(expected["loss"]))
+    actual = step(again.train(), other, number=2)
+    assert actual.keys() == expected.keys()
+    assert all(torch.equal(actual[name], expected[name]) for name in expected)
+    for ours, theirs in zip(again.parameters(), model.parameters(), strict=True):
+        assert torch.equal(ours, theirs)
+
+
+@every_method
+def test_batch_norm_sees_as_many_batches_as_stated(table: Table) -> None:
+    model, method = model_for(table), method_of(table)
     method.objective(model, batch_of(), draw_of())
     assert int(model.get_buffer("backbone.1.num_batches_tracked")) == method.forwards
 
 
 @every_method
-def test_outliers_that_are_not_needed_are_not_looked_at(name: str) -> None:
-    method, batch = method_of(name), batch_of()
+def test_outliers_that_are_not_needed_are_not_looked_at(table: Table) -> None:
+    method, batch = method_of(table), batch_of()
     if method.needs_outliers:
-        moved = TrainingBatch(batch.images, batch.labels, outliers=torch.ones(6, 3, 8, 8))
+        other = replace(batch, outliers=torch.ones(6, 3, SIDE, SIDE))
     else:
-        moved = TrainingBatch(batch.images, batch.labels)
-    with_outliers = method.objective(model_of(), batch, draw_of())["loss"]
-    other = method.objective(model_of(), moved, draw_of())["loss"]
-    assert torch.equal(with_outliers, other) != method.needs_outliers
+        other = replace(batch, outliers=None)
+    losses = [
+        method.objective(model_for(table), either, draw_of())["loss"] for either in (batch, other)
+    ]
+    assert torch.equal(losses[0], losses[1]) != method.needs_outliers
 
 
 @every_method
-def test_training_by_it_learns_the_classes(name: str) -> None:
-    model, method, batch = model_of(), method_of(name), batch_of()
-    optimizer = torch.optim.SGD(model.parameters(), lr=0.1, momentum=0.9)
-    for step in range(40):
-        terms = method.objective(model, batch, draw_of(step, epoch=1 + step // 14))
+def test_there_may_be_more_outliers_than_images_unless_they_are_paired(table: Table) -> None:
+    settings, method = SETTINGS.validate_python(table), method_of(table)
+    if not settings.needs_outliers:
+        assert not settings.pairs_outliers
+        return
+    batch, model = batch_of(outliers=11), model_for(table)
+    if settings.pairs_outliers:
+        with pytest.raises(RecipeError, match="the batch has 6 images and 11 outliers"):
+            method.objective(model, batch, draw_of())
+    else:
+        loss = method.objective(model, batch, draw_of())["loss"]
+        assert bool(torch.isfinite(loss))
+
+
+@every_method
+def test_training_by_it_lowers_the_loss_and_learns_the_classes(table: Table) -> None:
+    model, method, batch = model_for(table, norm=group_norm), method_of(table), batch_of()
+    # Adam, since the methods' gradients differ in scale by orders of magnitude.
+    optimizer = torch.optim.Adam(model.parameters(), lr=0.01)
+    before = method.objective(model, batch, draw_of(99))["loss"]
+    for number in range(120):
+        terms = method.objective(model, batch, draw_of(number, epoch=1 + number // 40))
         optimizer.zero_grad()
         torch.autograd.backward(terms["loss"])
         optimizer.step()
     assert torch.equal(model(batch.images).argmax(dim=1), batch.labels)
+    after = method.objective(model, batch, draw_of(99))["loss"]
+    assert float(after.detach()) < 0.95 * float(before.detach())
 
 
 @every_method
 @pytest.mark.parametrize("precision", ["32-true", "bf16-mixed"])
 def test_works_on_a_model_that_fabric_wraps(
-    name: str, precision: Literal["32-true", "bf16-mixed"]
+    table: Table, precision: Literal["32-true", "bf16-mixed"]
 ) -> None:
     fabric = Fabric(accelerator="cpu", devices=1, precision=precision)
-    wrapped = fabric.setup_module(model_of())
-    terms = method_of(name).objective(wrapped, batch_of(), draw_of())
+    wrapped = fabric.setup_module(model_for(table))
+    wrapped.mark_forward_method("outputs")
+    terms = method_of(table).objective(wrapped, batch_of(), draw_of())
     assert terms["loss"].dtype == torch.float32
-    expected = method_of(name).objective(model_of(), batch_of(), draw_of())["loss"]
+    expected = method_of(table).objective(model_for(table), batch_of(), draw_of())["loss"]
     tolerance = 1e-6 if precision == "32-true" else 0.05
     torch.testing.assert_close(terms["loss"], expected, rtol=tolerance, atol=tolerance)
     fabric.backward(terms["loss"])
     assert wrapped.training
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What one process makes of one step."""
+
+    loss: Tensor
+    gradients: dict[str, Tensor]
+    randomness: tuple[object, list[int]]
+
+
+class Meeting:
+    """Threads that stand for processes, and hand each other their rows."""
+
+    def __init__(self, processes: int) -> None:
+        self._barrier = threading.Barrier(processes, timeout=30)
+        self._rows: list[Tensor | None] = [None] * processes
+
+    def gather(self, rank: int, rows: Tensor) -> Tensor:
+        self._rows[rank] = rows.detach()
+        self._barrier.wait()
+        everyone = torch.cat([rows for rows in self._rows if rows is not None])
+        self._barrier.wait()
+        return everyone
+
+    def leave(self) -> None:
+        self._barrier.abort()
+
+
+def outcome_of(
+    table: Table, model: Classifier, batch: TrainingBatch, *, rank: int, meeting: Meeting, of: int
+) -> Outcome:
+    draw = replace(
+        draw_of(3), rank=rank, processes=of, gather=lambda rows: meeting.gather(rank, rows)
+    )
+    try:
+        terms = method_of(table).objective(model, batch, draw)
+    except BaseException:
+        meeting.leave()
+        raise
+    torch.autograd.backward(terms["loss"])
+    gradients = {}
+    for name, parameter in model.named_parameters():
+        assert parameter.grad is not None, name
+        gradients[name] = parameter.grad
+    states = draw.rng.bit_generator.state, draw.torch_generator.get_state().tolist()
+    return Outcome(terms["loss"].detach(), gradients, states)
+
+
+def part_of(batch: TrainingBatch, rank: int, *, of: int) -> TrainingBatch:
+    def mine(rows: Tensor) -> Tensor:
+        return rows.chunk(of)[rank]
+
+    assert batch.outliers is not None
+    return TrainingBatch(mine(batch.images), mine(batch.labels), outliers=mine(batch.outliers))
+
+
+@every_method
+def test_two_processes_do_together_what_one_does(table: Table) -> None:
+    """Without batch statistics the mean of their gradients is that of the global batch."""
+    settings = SETTINGS.validate_python(table)
+    whole = batch_of(8, outliers=8 if settings.pairs_outliers else 12)
+    model = model_for(table, norm=group_norm)
+    alone = outcome_of(table, copy.deepcopy(model), whole, rank=0, meeting=Meeting(1), of=1)
+    meeting = Meeting(2)
+    with ThreadPoolExecutor(max_workers=2) as threads:
+        started = [
+            threads.submit(
+                outcome_of,
+                table,
+                copy.deepcopy(model),
+                part_of(whole, rank, of=2),
+                rank=rank,
+                meeting=meeting,
+                of=2,
+            )
+            for rank in range(2)
+        ]
+        both = [future.result() for future in started]
+    torch.testing.assert_close((both[0].loss + both[1].loss) / 2, alone.loss, rtol=1e-5, atol=1e-6)
+    for name, expected in alone.gradients.items():
+        mean = (both[0].gradients[name] + both[1].gradients[name]) / 2
+        torch.testing.assert_close(mean, expected, rtol=1e-4, atol=1e-6, msg=name)
+    assert both[0].randomness == both[1].randomness == alone.randomness

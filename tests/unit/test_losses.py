@@ -12,10 +12,12 @@ from train.methods.losses import (
     Distance,
     consistency,
     cross_entropy,
-    full_precision,
+    divergence_from_uniform,
     soft_cross_entropy,
+    uniform_cross_entropy,
     uniform_divergence,
 )
+from train.precision import full_precision
 
 RNG = np.random.default_rng(0)
 LOGITS = RNG.normal(0, 3, size=(6, 5))
@@ -74,6 +76,15 @@ def test_outlier_exposure_is_uniform_divergence_plus_log_k() -> None:
     exposure = soft_cross_entropy(tensor(LOGITS), torch.full((6, 5), 1 / 5, dtype=torch.float64))
     difference = exposure - uniform_divergence(tensor(LOGITS))
     assert float(difference.detach()) == pytest.approx(np.log(5), abs=1e-12)
+
+
+def test_cross_entropy_to_uniform_is_each_samples_divergence_plus_log_k() -> None:
+    expected = -log_softmax(LOGITS, axis=1).mean(axis=1)
+    exposures = uniform_cross_entropy(tensor(LOGITS)).detach().numpy()
+    np.testing.assert_allclose(exposures, expected, rtol=1e-12)
+    divergences = divergence_from_uniform(tensor(LOGITS)).detach().numpy()
+    np.testing.assert_allclose(divergences, expected - np.log(5), rtol=1e-12)
+    assert float(uniform_divergence(tensor(LOGITS)).detach()) == pytest.approx(divergences.mean())
 
 
 def test_gradient_of_uniform_divergence_is_p_minus_one_over_k() -> None:

@@ -25,8 +25,17 @@ from tests.by_hand import (
 )
 from train.methods.logit_mixoe import LogitMixoe, LogitMixoeSettings
 from train.methods.losses import consistency
-from train.methods.mixing import Mixture, mix_images, mix_rows, soft_targets
+from train.methods.mixing import (
+    MixingSettings,
+    Mixture,
+    Operation,
+    draw_mixture,
+    mix_images,
+    mix_rows,
+    soft_targets,
+)
 from train.methods.mixoe import Mixoe, MixoeSettings
+from train.methods.oe import Oe, OeSettings
 from train.methods.passes import joint_logits, separate_logits
 from train.methods.registry import build_method
 from train.networks.classifier import Classifier
@@ -112,6 +121,81 @@ def test_the_outliers_never_pass_plain_mixoe() -> None:
     Mixoe(MixoeSettings(consistency="l2")).objective(model, batch, draw())
     LogitMixoe(LogitMixoeSettings(consistency="none")).objective(model, batch, draw())
     assert seen == [BATCH, BATCH, 2 * BATCH, 3 * BATCH, 3 * BATCH]
+
+
+def test_a_term_of_no_weight_costs_no_pass() -> None:
+    model, seen = network(zscore=False), []
+    model.register_forward_hook(lambda module, inputs, output: seen.append(len(inputs[0])))
+    batch = Case.draw().batch()
+    for on, passes in (
+        ({}, 2),
+        ({"mix_weight": 0}, 1),
+        ({"pair_weight": 1}, 3),
+        ({"outlier_weight": 1, "mix_weight": 0}, 2),
+        ({"pair_weight": 1, "outlier_weight": 1}, 4),
+    ):
+        for mode, counts in (("separate", [BATCH] * passes), ("joint", [BATCH * passes])):
+            method = Mixoe(MixoeSettings.model_validate({"forward_mode": mode, **on}))
+            terms = method.objective(model, batch, draw())
+            assert seen == counts
+            assert method.forwards == len(counts)
+            seen.clear()
+            assert len(terms) == 1 + passes
+
+
+def test_the_preprints_objective_without_mixing_with_outliers_is_outlier_exposure() -> None:
+    model, batch = network(zscore=False), Case.draw().batch()
+    for mode in ("joint", "separate"):
+        ours = Mixoe(
+            MixoeSettings.model_validate(
+                {"mix_weight": 0, "outlier_weight": 0.7, "forward_mode": mode}
+            )
+        )
+        theirs = Oe(OeSettings.model_validate({"weight": 0.7, "forward_mode": mode}))
+        torch.testing.assert_close(
+            ours.objective(model, batch, draw()), theirs.objective(model, batch, draw())
+        )
+
+
+def test_further_terms_leave_the_mixture_with_outliers_as_it_was() -> None:
+    model, batch = network(zscore=False), Case.draw().batch()
+    plain = Mixoe(MixoeSettings()).objective(model, batch, draw())
+    full = Mixoe(MixoeSettings(pair_weight=2.0, outlier_weight=3.0)).objective(model, batch, draw())
+    assert torch.equal(plain["mixed"], full["mixed"])
+    torch.testing.assert_close(
+        full["loss"], plain["loss"] + 2 * full["pairs"] + 3 * full["uniform"]
+    )
+
+
+def test_the_pairs_have_a_distribution_of_their_own() -> None:
+    settings = MixoeSettings(
+        mix_alpha=0.1, mix_beta_shape=1.0, lam_rule="min", pair_alpha=3.0, lam_per="sample"
+    )
+    pairs = settings.pair_settings
+    assert (pairs.mix_alpha, pairs.mix_beta_shape, pairs.lam_per) == (3.0, None, "sample")
+    lam = pairs.coefficients(np.random.default_rng(0), size=5000)
+    # Beta(3, 3): mean 1/2, variance 1 / (4 * 7); the rule of the outliers does not apply.
+    assert lam.mean() == pytest.approx(0.5, abs=0.01)
+    assert lam.var() == pytest.approx(1 / 28, abs=0.002)
+    assert float(lam.max()) > 0.9
+
+
+@pytest.mark.parametrize("operation", ["mixup", "cutmix"])
+def test_the_min_rule_lets_the_outlier_outweigh_the_image(operation: Operation) -> None:
+    drawn, halved = (
+        draw_mixture(
+            np.random.default_rng(1),
+            (4000, 3, 40, 40),
+            settings=MixingSettings(
+                mix_alpha=0.4, operation=operation, lam_per="sample", lam_rule=rule
+            ),
+        ).lam
+        for rule in ("as_drawn", "min")
+    )
+    if operation == "mixup":
+        np.testing.assert_array_equal(halved, np.minimum(drawn, 1 - drawn))
+        assert float(halved.max()) <= 0.5
+    assert halved.mean() < drawn.mean() - 0.1
 
 
 @pytest.mark.parametrize("settings", [MixoeSettings(), LogitMixoeSettings()], ids=lambda s: s.name)

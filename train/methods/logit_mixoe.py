@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import ClassVar, Literal
 
 from torch import Tensor, nn
 
@@ -21,7 +21,9 @@ from train.methods.passes import joint_logits
 
 
 class LogitMixoeSettings(MixingSettings):
-    """Logit MixOE's knobs; the consistency term is on by default, as in the paper's equation 16."""
+    """Logit MixOE: soft labels on logits mixed with outliers' logits, kept consistent."""
+
+    source: ClassVar[str] = "Shinohara, Fukuda and Aizawa, 2025 (arXiv 2509.11892)"
 
     name: Literal["logit_mixoe"] = "logit_mixoe"
     consistency: Consistency = "l2"
@@ -29,9 +31,10 @@ class LogitMixoeSettings(MixingSettings):
 
 
 class LogitMixoe(Method):
-    r"""Logit MixOE: :math:`CE(f(x), y) + \beta\, CE(\tilde f, \tilde y) + \ell_{sim}`.
+    r"""Logit MixOE: as MixOE, with logits mixed after the network and kept consistent.
 
-    With :math:`\tilde f = \lambda f(x) + (1 - \lambda) f(x_{out})`,
+    :math:`CE(f(x), y) + \beta\, CE(\tilde f, \tilde y) + \ell_{sim}` with
+    :math:`\tilde f = \lambda f(x) + (1 - \lambda) f(x_{out})`,
     :math:`\tilde y = \lambda y + (1 - \lambda) / K` and
     :math:`\ell_{sim} = \| \tilde f - f(\lambda x + (1 - \lambda) x_{out}) \|_2`.
 

@@ -1,4 +1,4 @@
-"""Mixing in-distribution images with outliers: coefficients, images, logits and labels."""
+"""Mixing images with outliers or with each other: coefficients, images, logits and labels."""
 
 from __future__ import annotations
 
@@ -16,6 +16,8 @@ from train.methods.method import Draw, Settings
 
 Operation = Literal["mixup", "cutmix"]
 Sharing = Literal["batch", "sample"]
+LamRule = Literal["as_drawn", "min"]
+"""Whether mixing coefficients stay as drawn; `MixingSettings.lam_rule`."""
 Consistency = Literal["none", "l2", "mse"]
 """No consistency term, or its `train.methods.losses.Distance`."""
 
@@ -23,24 +25,47 @@ Box = tuple[int, int, int, int]
 """Top, bottom, left, right of a rectangle of pixels; bottom and right are exclusive."""
 
 
-class MixingSettings(Settings):
+class CoefficientSettings(Settings):
+    """How much of each image is kept when it is mixed with another."""
+
+    mix_alpha: float = Field(default=1.0, gt=0)
+    """Both parameters of the Beta distribution of the mixing coefficient; the first one where
+    `mix_beta_shape` is stated. Below 1 most mixtures are nearly one of the two images, above 1 most
+    are in between."""
+    mix_beta_shape: float | None = Field(default=None, gt=0)
+    """Second parameter of that distribution, where it is not to be `mix_alpha`: the larger it is,
+    the less of the first image is kept."""
+    operation: Operation = "mixup"
+    """``mixup`` blends the whole image, ``cutmix`` pastes a patch of the other one."""
+    lam_per: Sharing = "batch"
+    """One mixing coefficient for the whole ``batch``, or one for each ``sample``."""
+
+    def coefficients(self, rng: np.random.Generator, *, size: int) -> NDArray[np.float64]:
+        """Draw (size,) coefficients in [0, 1]: how much of the first image is kept."""
+        second = self.mix_alpha if self.mix_beta_shape is None else self.mix_beta_shape
+        return rng.beta(self.mix_alpha, second, size=size)
+
+
+class MixingSettings(CoefficientSettings):
     """What the methods that mix images with outliers have in common."""
 
     needs_outliers: ClassVar[bool] = True
     pairs_outliers: ClassVar[bool] = True
 
-    mix_alpha: float = Field(default=1.0, gt=0)
-    """Both parameters of the Beta distribution of the mixing coefficient."""
     mix_weight: float = Field(default=1.0, ge=0)
     """Weight of the cross-entropy on mixed samples (the papers' beta)."""
-    operation: Operation = "mixup"
-    """``mixup`` blends the whole image, ``cutmix`` pastes a patch of the outlier."""
-    lam_per: Sharing = "batch"
-    """One mixing coefficient for the whole ``batch``, or one for each ``sample``."""
+    lam_rule: LamRule = "as_drawn"
+    """``min`` replaces each drawn coefficient lam by min(lam, 1 - lam), so that the outlier always
+    outweighs the image; a box of ``cutmix`` that is clipped at the border leaves more."""
     consistency: Consistency = "none"
     """Distance between mixed logits and logits of mixed images, added to the loss."""
     consistency_weight: float = Field(default=1.0, ge=0)
     """Weight of that distance."""
+
+    def coefficients(self, rng: np.random.Generator, *, size: int) -> NDArray[np.float64]:
+        """Draw (size,) coefficients: how much of the in-distribution image is kept."""
+        lam = super().coefficients(rng, size=size)
+        return np.minimum(lam, 1 - lam) if self.lam_rule == "min" else lam
 
 
 @dataclass(frozen=True)
@@ -50,9 +75,9 @@ class Mixture:
     Attributes
     ----------
     lam : (B,) float64
-        Weight of the in-distribution image, in [0, 1].
+        Weight of the in-distribution image, or of the first of two, in [0, 1].
     boxes : tuple of Box, or None
-        With ``cutmix``, for each image the rectangle that the outlier fills; `lam` is then exactly
+        With ``cutmix``, for each image the rectangle that the other fills; `lam` is then exactly
         the share of pixels outside of it. None with ``mixup``.
     """
 
@@ -60,7 +85,7 @@ class Mixture:
     boxes: tuple[Box, ...] | None = None
 
 
-def mixture_for(images: Tensor, draw: Draw, *, settings: MixingSettings) -> Mixture:
+def mixture_for(images: Tensor, draw: Draw, *, settings: CoefficientSettings) -> Mixture:
     """Return the mixture of this process's (B, 3, H, W) images, drawn for the whole batch."""
     rows = len(images)
     shape = (rows * draw.processes, *images.shape[1:])
@@ -70,7 +95,7 @@ def mixture_for(images: Tensor, draw: Draw, *, settings: MixingSettings) -> Mixt
 
 
 def draw_mixture(
-    rng: np.random.Generator, shape: tuple[int, ...], *, settings: MixingSettings
+    rng: np.random.Generator, shape: tuple[int, ...], *, settings: CoefficientSettings
 ) -> Mixture:
     """Draw the coefficients, and with ``cutmix`` the boxes, of one batch.
 
@@ -79,8 +104,8 @@ def draw_mixture(
     rng : numpy.random.Generator
     shape : (B, channels, H, W)
         Of the images.
-    settings : MixingSettings
-        `mix_alpha`, `operation` and `lam_per`.
+    settings : CoefficientSettings
+        The distribution of the coefficients, `operation` and `lam_per`.
 
     Notes
     -----
@@ -89,7 +114,7 @@ def draw_mixture(
     """
     size = shape[0]
     draws = 1 if settings.lam_per == "batch" else size
-    lam = rng.beta(settings.mix_alpha, settings.mix_alpha, size=draws)
+    lam = settings.coefficients(rng, size=draws)
     if settings.operation == "mixup":
         return Mixture(lam=np.broadcast_to(lam, size).copy())
     boxes = [_draw_box(rng, float(value), height=shape[2], width=shape[3]) for value in lam]
@@ -146,9 +171,13 @@ def soft_targets(labels: Tensor, mixture: Mixture, *, like: Tensor) -> Tensor:
     ----------
     Logit MixOE (arXiv 2509.11892), equation 11.
     """
-    n_classes = like.shape[1]
-    onehot = torch.nn.functional.one_hot(labels, n_classes).to(like.dtype)
-    return mix_rows(onehot, torch.full_like(onehot, 1 / n_classes), mixture)
+    onehot = one_hot(labels, like=like)
+    return mix_rows(onehot, torch.full_like(onehot, 1 / like.shape[1]), mixture)
+
+
+def one_hot(labels: Tensor, *, like: Tensor) -> Tensor:
+    """Return (B,) labels as rows of zeros with a one; (B, K), in the dtype of the logits `like`."""
+    return torch.nn.functional.one_hot(labels, like.shape[1]).to(like.dtype)
 
 
 def _draw_box(rng: np.random.Generator, lam: float, *, height: int, width: int) -> Box:

@@ -10,9 +10,16 @@ from typing import TYPE_CHECKING, Annotated, Any, Protocol, Union
 from pydantic import Field
 
 from train.methods.ascood import Ascood, AscoodSettings
+from train.methods.energy_oe import EnergyOe, EnergyOeSettings
+from train.methods.ice import Ice, IceSettings
+from train.methods.logit_mixing import LogitMixing, LogitMixingSettings
 from train.methods.logit_mixoe import LogitMixoe, LogitMixoeSettings
+from train.methods.logitnorm import Logitnorm, LogitnormSettings
 from train.methods.method import Method, Settings
 from train.methods.mixoe import Mixoe, MixoeSettings
+from train.methods.mixup import Mixup, MixupSettings
+from train.methods.oe import Oe, OeSettings
+from train.methods.rotation import Rotation, RotationSettings
 from train.methods.standard import Standard, StandardSettings
 
 
@@ -34,9 +41,16 @@ class Registration:
 METHODS: Mapping[str, Registration] = MappingProxyType(
     {
         "standard": Registration(StandardSettings, Standard),
+        "logitnorm": Registration(LogitnormSettings, Logitnorm),
+        "mixup": Registration(MixupSettings, Mixup),
+        "logit_mixing": Registration(LogitMixingSettings, LogitMixing),
+        "oe": Registration(OeSettings, Oe),
+        "energy_oe": Registration(EnergyOeSettings, EnergyOe),
         "mixoe": Registration(MixoeSettings, Mixoe),
         "logit_mixoe": Registration(LogitMixoeSettings, LogitMixoe),
         "ascood": Registration(AscoodSettings, Ascood),
+        "ice": Registration(IceSettings, Ice),
+        "rotation": Registration(RotationSettings, Rotation),
     }
 )
 """Every method by its name."""

@@ -2,31 +2,35 @@
 
 from __future__ import annotations
 
+from typing import Literal
+
 import torch
 from torch import Tensor, nn
 
 from oodserve.errors import RecipeError
-from train.methods.passes import evaluating, unwrapped
+from train.methods.passes import evaluating, frozen_statistics, unwrapped
+
+Target = Literal["logit", "softmax"]
+"""What of the true class is differentiated."""
+
+GradientMode = Literal["eval", "train"]
+"""By which statistics BatchNorm normalises while it is; see `true_class_gradient`."""
 
 
-def gradient_outliers(
-    model: nn.Module, images: Tensor, labels: Tensor, *, strength: float, share: float
-) -> Tensor:
-    r"""Return :math:`x' = x + \alpha\, G \odot M`, G the gradient of the true class's logit.
+def gradient_outliers(images: Tensor, gradient: Tensor, *, strength: float, share: float) -> Tensor:
+    r"""Return :math:`x' = x + \alpha\, G \odot M`, G the gradient of the true class.
 
     M keeps, of each image, the entries of largest magnitude. The gradient is neither normalised nor
     clipped, and neither is the result: it may leave the range of valid pixels.
 
     Parameters
     ----------
-    model : nn.Module
-        (N, 3, H, W) to (N, K). Its parameters, their gradients, BatchNorm's running statistics and
-        its mode are left as they are.
     images : (B, C, H, W) float
         Normalised.
-    labels : (B,) int64
+    gradient : (B, C, H, W) float
+        See `true_class_gradient`.
     strength : float
-        Alpha, in units of a normalised intensity per unit of gradient.
+        Alpha, in units of a normalised intensity per unit of gradient; negative to subtract.
     share : float
         Part of the C * H * W intensities that are changed, in (0, 1]; truncated to a whole number.
 
@@ -40,32 +44,59 @@ def gradient_outliers(
     RecipeError
         `share` of one image's intensities is less than one.
 
-    Notes
-    -----
-    The gradient is taken in eval mode. In train mode BatchNorm would leak each image's gradient
-    into its neighbours.
-
     References
     ----------
     ASCOOD (arXiv 2411.10794), section 3.1, equation 2.
     """
-    gradient = true_class_gradient(model, images, labels)
     return images.detach() + strength * gradient * largest_entries(gradient, share=share)
 
 
-def true_class_gradient(model: nn.Module, images: Tensor, labels: Tensor) -> Tensor:
-    """Return d logit_y / d image for each image, (B, C, H, W), in eval mode and detached.
+def true_class_gradient(
+    model: nn.Module,
+    images: Tensor,
+    labels: Tensor,
+    *,
+    target: Target = "logit",
+    mode: GradientMode = "eval",
+) -> Tensor:
+    """Return the gradient of the true class's logit or probability with respect to each image.
 
     In full precision even where training is not, so that small entries do not vanish.
+
+    Parameters
+    ----------
+    model : nn.Module
+        (N, 3, H, W) to (N, K). Its parameters, their gradients, BatchNorm's running statistics and
+        its mode are left as they are.
+    images : (B, C, H, W) float
+        Normalised.
+    labels : (B,) int64
+    target : "logit" or "softmax"
+    mode : "eval" or "train"
+        In ``eval`` BatchNorm uses its running statistics, and each image's gradient is its own. In
+        ``train`` it uses the batch's, and each image's gradient is also that of its neighbours.
+
+    Returns
+    -------
+    (B, C, H, W) float
+        Detached from the graph.
     """
     inputs = images.detach().requires_grad_()
     plain = unwrapped(model)
-    with evaluating(plain), torch.enable_grad():
-        logits: Tensor = plain(inputs)
-        # In eval mode no image touches another's logits, so the sum's gradient is each one's own.
-        total = logits.gather(1, labels.unsqueeze(1)).sum()
-        (gradient,) = torch.autograd.grad(total, inputs)
+    around = evaluating(plain) if mode == "eval" else frozen_statistics(plain)
+    with around, torch.enable_grad():
+        (gradient,) = torch.autograd.grad(true_class(plain(inputs), labels, target=target), inputs)
     return gradient
+
+
+def true_class(logits: Tensor, labels: Tensor, *, target: Target) -> Tensor:
+    """Return the sum over the batch of the true classes' logits or probabilities, ().
+
+    Where no image touches another's logits, its gradient with respect to all images at once is
+    each one's own.
+    """
+    values = torch.softmax(logits, dim=1) if target == "softmax" else logits
+    return values.gather(1, labels.unsqueeze(1)).sum()
 
 
 def largest_entries(values: Tensor, *, share: float) -> Tensor:
@@ -83,6 +114,8 @@ def largest_entries(values: Tensor, *, share: float) -> Tensor:
             f"`p_inv` = {share} keeps none of an image's {flat.shape[1]} intensities; "
             f"it must be at least {1 / flat.shape[1]:.2g}"
         )
+    if kept == flat.shape[1]:
+        return torch.ones_like(values)
     mask = torch.zeros_like(flat)
     mask.scatter_(1, flat.abs().topk(kept, dim=1).indices, 1.0)
     return mask.reshape(values.shape)
