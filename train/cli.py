@@ -9,10 +9,11 @@ from collections.abc import Sequence
 from rich.console import Console
 
 from oodserve.errors import OodserveError
-from train.commands import compare, data, evaluate, fit, split
+from train.commands import compare, data, evaluate, fit, listing, split, tune
+from train.distributed import launched
 from train.fit import Interrupted, stop_on_signal
 
-COMMANDS = (data, fit, split, evaluate, compare)
+COMMANDS = (data, fit, split, evaluate, compare, listing, tune)
 """Modules with `add_parser`, in the order of the help text."""
 
 
@@ -25,7 +26,8 @@ def main(argv: Sequence[str] | None = None) -> int:
         0 done, 1 refused with a reason, 2 usage, 130 interrupted and resumable.
     """
     arguments = _parser().parse_args(argv)
-    console = Console(stderr=True)
+    launch = launched()
+    console = Console(stderr=True, quiet=launch.rank > 0)
     try:
         if "go_on" in arguments:
             with stop_on_signal() as stop:
@@ -42,7 +44,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     except KeyboardInterrupt:
         return 130
     except OodserveError as error:
-        sys.stderr.write(f"train: {error}\n")
+        # Said by each process: what one of them cannot read, the others may never see.
+        place = f" (process {launch.rank})" if launch.rank else ""
+        sys.stderr.write(f"train{place}: {error}\n")
         return 1
     return 0
 

@@ -66,7 +66,7 @@ def method_entries() -> dict[str, Entry]:
     return {
         name: Entry(
             name,
-            _summary(registration.build),
+            _summary(registration.settings),
             registration.settings.source,
             "trains with outliers" if registration.settings.needs_outliers else "",
             registration.settings,
@@ -102,7 +102,7 @@ def reference_page(what: str, entries: Mapping[str, Entry]) -> str:
     ]
     for entry in entries.values():
         facts = ". ".join(part for part in (entry.source, entry.remark.capitalize()) if part)
-        lines += ["", f"## `{entry.name}`", "", _cell(entry.summary)]
+        lines += ["", f"## `{entry.name}`", "", _prose(entry.summary)]
         if facts:
             lines += ["", f"{facts}."]
         lines += _knob_table(entry)
@@ -155,10 +155,15 @@ def _summary(described: Any) -> str:
 
 
 def _plain(text: str) -> str:
-    """Return a docstring's sentence without the marks of its mathematics and code."""
-    return text.replace(":math:", "").replace("``", "").replace("`", "")
+    """Return a docstring's sentence for a terminal: without formulas and the marks of code."""
+    return re.sub(r",?\s*:math:`[^`]*`", "", text).replace("``", "").replace("`", "")
+
+
+def _prose(text: str) -> str:
+    """Return a docstring's sentence as Markdown."""
+    return re.sub(r":math:`([^`]*)`", r"$\1$", text).replace("``", "`")
 
 
 def _cell(text: str) -> str:
-    """Return a docstring's sentence as Markdown."""
-    return re.sub(r":math:`([^`]*)`", r"$\1$", text).replace("``", "`").replace("|", "\\|")
+    """Return a docstring's sentence as a cell of a Markdown table."""
+    return _prose(text).replace("|", "\\|")

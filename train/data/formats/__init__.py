@@ -1,0 +1,1 @@
+"""Published data sets in the files in which they are distributed; one file for each family."""
