@@ -26,6 +26,7 @@ from oodserve.errors import ConfigurationError
 from oodserve.images import Preprocessing
 from train.networks.classifier import Classifier
 from train.scorers.registry import build_scorer
+from train.scorers.scorer import Scorer
 
 HEIGHT, WIDTH, N_CLASSES, N_FEATURES = 12, 10, 5, 8
 
@@ -71,7 +72,7 @@ def small_classifier() -> Classifier:
     return Classifier(backbone, N_FEATURES, N_CLASSES, feature_norm="zscore").eval()
 
 
-def scorers(*names: str) -> dict[str, nn.Module]:
+def scorers(*names: str) -> dict[str, Scorer]:
     return {name: build_scorer(name) for name in names}
 
 
@@ -181,7 +182,7 @@ def test_a_model_in_train_mode_is_exported_in_eval_mode_and_stays_in_train_mode(
 def test_another_weight_makes_another_file(graph: ExportedGraph) -> None:
     model = small_classifier()
     with torch.no_grad():
-        model.head.bias[0] += 1e-3
+        model.head.get_parameter("bias")[0] += 1e-3
     again = export_graph(model, scorers("msp", "energy", "max_logit"), input_spec(), features=True)
     assert again.content != graph.content
 
@@ -206,7 +207,7 @@ def test_names_tell_operators_and_weights(graph: ExportedGraph) -> None:
     assert len(set(names)) == len(names)
     assert [name for name in names if name.startswith("Conv_")]
     weights = {tensor.name for tensor in model.graph.initializer}
-    assert {"model.head.weight", "model.head.bias", "mean", "std"} <= weights
+    assert {"scoring.model.head.weight", "scoring.model.head.bias", "mean", "std"} <= weights
 
 
 def test_the_weights_are_inside_the_file(graph: ExportedGraph) -> None:
@@ -234,7 +235,7 @@ def test_weights_that_do_not_fit_one_file_are_refused() -> None:
         export_graph(small_classifier(), scorers("energy"), input_spec(), max_bytes=1000)
 
 
-class Centroids(nn.Module):
+class Centroids(Scorer):
     """A fitted score: its statistics are weights of the graph."""
 
     centroids: Tensor

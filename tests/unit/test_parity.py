@@ -253,7 +253,9 @@ def test_an_exported_model_equals_its_source(
     assert seen == [4, 8, 10]
 
 
-@pytest.mark.parametrize("name", ["model.backbone.0.weight", "model.head.bias", "mean"])
+@pytest.mark.parametrize(
+    "name", ["scoring.model.backbone.0.weight", "scoring.model.head.bias", "mean"]
+)
 def test_a_tampered_weight_is_noticed(
     source: SourceModel, graph: ExportedGraph, files: ImageFiles, name: str
 ) -> None:

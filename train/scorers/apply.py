@@ -8,6 +8,8 @@ import torch
 from torch import Tensor, nn
 
 from train.networks.classifier import Classifier
+from train.scorers.gradient.odin import Odin
+from train.scorers.gradient.probing import Probing
 from train.scorers.scorer import Given, Scorer
 
 
@@ -19,6 +21,11 @@ class Scoring(nn.Module):
     model : Classifier
     scorers : mapping of str to Scorer
         Score name to scorer, fitted where it needs to be.
+
+    Raises
+    ------
+    RecipeError
+        A score follows the gradient to the image, and the model has a part where it cannot.
     """
 
     def __init__(self, model: Classifier, scorers: Mapping[str, Scorer]) -> None:
@@ -26,6 +33,7 @@ class Scoring(nn.Module):
         self.model = model
         self.scorers = nn.ModuleDict(dict(scorers))
         self.wanted = {scorer.takes for scorer in scorers.values()}
+        self.probing = Probing(model) if "moved" in self.wanted else None
 
     def forward(self, images: Tensor) -> tuple[Tensor, Tensor, dict[str, Tensor]]:
         """Return features (N, D), logits (N, K) and the scores, each (N,) float32, by name.
@@ -36,16 +44,21 @@ class Scoring(nn.Module):
             Normalised.
         """
         given: dict[str, Given] = {}
+        probe = self.probing.probe(images) if self.probing else None
         if "maps" in self.wanted:
             given["maps"], features = self.model.stage_maps(images)
         else:
-            features = self.model.features(images)
+            features = probe.features if probe else self.model.features(images)
         given["features"] = features
         if "rotations" in self.wanted:
             turned = [torch.rot90(images, turns, dims=(2, 3)) for turns in (1, 2, 3)]
             given["rotations"] = (features, *(self.model.features(image) for image in turned))
         logits = self.model.logits_from(features)
-        scores = {
-            name: scorer(given[str(scorer.takes)], logits) for name, scorer in self.scorers.items()
-        }
+        scores = {}
+        for name, scorer in self.scorers.items():
+            if probe and isinstance(scorer, Odin):
+                seen: Given = self.model(scorer.moved(images, probe))
+            else:
+                seen = given[str(scorer.takes)]
+            scores[name] = scorer(seen, logits)
         return features, logits, scores

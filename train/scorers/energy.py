@@ -9,6 +9,13 @@ from torch import Tensor
 from train.scorers.scorer import Scorer, ScorerSettings
 
 
+def log_sum_exp(logits: Tensor) -> Tensor:
+    """Return the logarithm of the sum of the rows' exponentials: (N, C) to (N,)."""
+    # Written out, because not every runtime subtracts the maximum inside its own logsumexp.
+    largest = logits.amax(dim=1)
+    return largest + torch.log(torch.exp(logits - largest.unsqueeze(1)).sum(dim=1))
+
+
 class EnergySettings(ScorerSettings):
     """Knobs of `Energy`."""
 
@@ -35,8 +42,4 @@ class Energy(Scorer):
 
     def forward(self, features: Tensor, logits: Tensor) -> Tensor:
         """Return the score of each row."""
-        scaled = logits.float() / self.temperature
-        # Written out, because not every runtime subtracts the maximum inside its own logsumexp.
-        largest = scaled.amax(dim=1)
-        spread = torch.exp(scaled - largest.unsqueeze(1)).sum(dim=1)
-        return self.temperature * (largest + torch.log(spread))
+        return self.temperature * log_sum_exp(logits.float() / self.temperature)

@@ -73,6 +73,7 @@ def fit_data(model: Classifier, splits: Splits, spec: InputSpec, *, seed: int) -
         train_maps=lambda: _maps(model, splits.train, spec),
         validation_maps=lambda: _maps(model, splits.validation, spec),
         seed=seed,
+        std=spec.std,
     )
 
 

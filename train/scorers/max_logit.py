@@ -18,6 +18,8 @@ class MaxLogit(Scorer):
     Hendrycks et al., 2022 (arXiv 1911.11132), section 3.
     """
 
+    source = "Hendrycks et al., 2022 (arXiv 1911.11132)"
+
     def forward(self, features: Tensor, logits: Tensor) -> Tensor:
         """Return the score of each row."""
         return logits.float().amax(dim=1)

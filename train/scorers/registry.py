@@ -11,10 +11,37 @@ from pydantic import AfterValidator, ValidationError
 
 from oodserve.errors import RecipeError
 from oodserve.schema import explain
+from train.scorers.ash import AshB, AshBSettings, AshS, AshSSettings
+from train.scorers.dice import Dice, DiceSettings
 from train.scorers.energy import Energy, EnergySettings
+from train.scorers.entropy import Entropy
+from train.scorers.fdbd import Fdbd
+from train.scorers.gaussian import GaussianSettings
+from train.scorers.gen import Gen, GenSettings
+from train.scorers.gradient.gradnorm import GradNorm, GradNormSettings
+from train.scorers.gradient.iodin import IOdin, IOdinSettings
+from train.scorers.gradient.odin import Odin, OdinSettings
+from train.scorers.gram import Gram, GramSettings
+from train.scorers.ice import Ice
+from train.scorers.kl_matching import KlMatching
+from train.scorers.knn import Knn, KnnSettings
+from train.scorers.logit_norm import LogitNorm
+from train.scorers.mahalanobis import Mahalanobis
+from train.scorers.mahalanobis_layers import MahalanobisLayers
 from train.scorers.max_logit import MaxLogit
 from train.scorers.msp import Msp
+from train.scorers.nci import Nci, NciSettings
+from train.scorers.nnguide import NNGuide, NNGuideSettings
+from train.scorers.odin_temperature import OdinTemperature, OdinTemperatureSettings
+from train.scorers.react import React, ReactSettings
+from train.scorers.relation import Relation, RelationSettings
+from train.scorers.relative_mahalanobis import RelativeMahalanobis
+from train.scorers.rotation import Rotation
+from train.scorers.scale import Scale, ScaleSettings
 from train.scorers.scorer import Scorer, ScorerSettings
+from train.scorers.she import She
+from train.scorers.temperature import Temperature
+from train.scorers.vim import Vim, VimSettings
 
 
 @dataclass(frozen=True)
@@ -30,6 +57,33 @@ SCORERS: Mapping[str, Registration] = MappingProxyType(
         "msp": Registration(Msp),
         "energy": Registration(Energy, EnergySettings),
         "max_logit": Registration(MaxLogit),
+        "logit_norm": Registration(LogitNorm),
+        "entropy": Registration(Entropy),
+        "gen": Registration(Gen, GenSettings),
+        "odin_temperature": Registration(OdinTemperature, OdinTemperatureSettings),
+        "temperature": Registration(Temperature),
+        "kl_matching": Registration(KlMatching),
+        "react": Registration(React, ReactSettings),
+        "ash_b": Registration(AshB, AshBSettings),
+        "ash_s": Registration(AshS, AshSSettings),
+        "scale": Registration(Scale, ScaleSettings),
+        "dice": Registration(Dice, DiceSettings),
+        "she": Registration(She),
+        "nnguide": Registration(NNGuide, NNGuideSettings),
+        "fdbd": Registration(Fdbd),
+        "nci": Registration(Nci, NciSettings),
+        "relation": Registration(Relation, RelationSettings),
+        "ice": Registration(Ice),
+        "rotation": Registration(Rotation),
+        "mahalanobis": Registration(Mahalanobis, GaussianSettings),
+        "relative_mahalanobis": Registration(RelativeMahalanobis, GaussianSettings),
+        "mahalanobis_layers": Registration(MahalanobisLayers, GaussianSettings),
+        "gram": Registration(Gram, GramSettings),
+        "vim": Registration(Vim, VimSettings),
+        "knn": Registration(Knn, KnnSettings),
+        "gradnorm": Registration(GradNorm, GradNormSettings),
+        "odin": Registration(Odin, OdinSettings),
+        "iodin": Registration(IOdin, IOdinSettings),
     }
 )
 """Every scorer that can be exported, by the name of its output in the graph."""

@@ -16,7 +16,7 @@ from oodserve.schema import Document
 from train.methods.method import Embedded
 from train.networks.classifier import Classifier, Maps
 
-Takes = Literal["features", "maps", "rotations"]
+Takes = Literal["features", "maps", "rotations", "moved"]
 """What a scorer looks at beside the logits:
 
 ``features``
@@ -25,6 +25,8 @@ Takes = Literal["features", "maps", "rotations"]
     Tuple of (N, C_l, H_l, W_l), the output of each residual stage.
 ``rotations``
     Tuple of four (N, D): the features of the image as it is and turned by 90, 180 and 270 degrees.
+``moved``
+    (N, K), the logits of the image after a step along the gradient; see `train.scorers.gradient`.
 """
 
 Given = Tensor | tuple[Tensor, ...]
@@ -67,6 +69,8 @@ class FitData:
         Return an iterator over the same images' stage maps; each call costs a pass over them.
     seed : int
         Of the run, for what is sub-sampled.
+    std : tuple of three floats
+        What the model's input is divided by, for each channel; ones where nothing is.
     """
 
     model: Classifier
@@ -75,6 +79,7 @@ class FitData:
     train_maps: Callable[[], Iterator[MapsBatch]]
     validation_maps: Callable[[], Iterator[MapsBatch]]
     seed: int
+    std: tuple[float, float, float] = (1.0, 1.0, 1.0)
 
     @property
     def n_classes(self) -> int:
