@@ -25,7 +25,8 @@ from oodserve.commands.schema import FORMATS, json_schema
 from server import settings
 from server.statuses import TABLE
 from train import cli as train_cli
-from train.compare import Comparison, Variant
+from train.commands.listing import method_entries, reference_page, score_entries
+from train.comparison.plan import Comparison, Variant
 from train.recipes import Recipe, load_recipe
 
 ROOT = Path(__file__).parents[2]
@@ -34,6 +35,8 @@ PAGES = sorted(DOCS.rglob("*.md"))
 MARKDOWN = [ROOT / "README.md", ROOT / "CHANGELOG.md", *PAGES]
 
 REQUIRED = "required"
+UNPUBLISHED = {"standard"}
+"""Methods that have no paper."""
 TITLES = {"oodserve": "`oodserve", "train": "`python -m train", "export": "`python -m export"}
 PARSERS = {
     "oodserve": oodserve_cli._parser,
@@ -127,6 +130,8 @@ def _recipe_keys() -> dict[str, dict[str, str]]:
     """Return the keys of each table, and of each kind of table, with their defaults."""
     keys: dict[str, dict[str, str]] = {"": {}}
     for name, field in Recipe.model_fields.items():
+        if name in ("method", "synthesis", "scorers"):  # pages of their own
+            continue
         if isinstance(field.annotation, type) and issubclass(field.annotation, BaseModel):
             keys[f"[{name}]"] = _keys(field.annotation)
         elif isinstance(field.discriminator, str):
@@ -158,8 +163,22 @@ def test_each_recipe_key_is_documented_with_its_default(title: str) -> None:
 
 
 def test_no_recipe_table_is_documented_that_does_not_exist() -> None:
-    # `[augment]` and `[method]` have a heading of their own, above those of their kinds.
+    # `[augment]` has a heading of its own, above those of its kinds.
     assert set(_documented_keys()) - set(_recipe_keys()) == {"[augment]", "[method]"}
+
+
+@pytest.mark.parametrize(
+    ("what", "entries"), [("methods", method_entries()), ("scores", score_entries())]
+)
+def test_the_pages_of_methods_and_scores_are_those_of_the_code(what: str, entries: Any) -> None:
+    file = DOCS / "reference" / f"{what}.md"
+    assert file.read_text(encoding="utf-8") == reference_page(what, entries), (
+        f"run `python -m train {what} --markdown > {_name(file)}`"
+    )
+    for entry in entries.values():
+        assert entry.summary
+        assert entry.source or entry.name in UNPUBLISHED
+        assert all(meaning for _, _, meaning in entry.knobs()), entry.name
 
 
 def test_each_key_of_a_comparison_is_documented() -> None:

@@ -8,8 +8,9 @@ import pytest
 from oodserve.bundle import InputSpec
 from oodserve.errors import RecipeError
 from oodserve.images import Preprocessing
-from train.compare import load_comparison
+from train.comparison.plan import load_plan
 from train.recipes import DigitsAugment, MixoeAugment, NoAugment, load_recipe, to_toml
+from train.scorers.registry import SCORERS
 
 PRESETS = Path(__file__).parents[2] / "train" / "presets"
 FILES = sorted(PRESETS.glob("*.toml"))
@@ -195,8 +196,9 @@ def test_every_preset_loads(path: Path) -> None:
 
 @pytest.mark.parametrize("path", COMPARISONS, ids=lambda path: path.stem)
 def test_every_comparison_loads(path: Path) -> None:
-    comparison, plan = load_comparison(path)
-    assert len(plan) == len(comparison.seeds) * len(comparison.variants)
+    plan = load_plan(path, Path("runs"))
+    assert len(plan.runs) == len(plan.comparison.seeds) * len(plan.comparison.variants)
+    assert all(set(task.scores) <= set(SCORERS) for task in plan.runs)
 
 
 def test_the_published_settings() -> None:
