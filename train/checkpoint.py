@@ -4,12 +4,14 @@
       last.json                  names the state file below; replaced atomically
       state-<ordinal>.safetensors
 
-Nothing is pickled. A crash between the two files leaves the previous checkpoint in force.
+Nothing is pickled. A crash between the two files leaves the previous checkpoint in force. What a
+name points to is on the disk before the name is, so a loss of power does not leave half of it.
 """
 
 from __future__ import annotations
 
 import json
+import os
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -67,20 +69,28 @@ def load(folder: Path) -> Checkpoint | None:
     return Checkpoint(tensors=tensors, facts=facts)
 
 
+def state_file(folder: Path) -> Path | None:
+    """Return the state file of the checkpoint in force, or None if there is none."""
+    pointer = folder / POINTER
+    if not pointer.exists():
+        return None
+    return folder / str(json.loads(pointer.read_text())["state"])
+
+
 def save_tensors(tensors: dict[str, Tensor], path: Path) -> None:
     """Write tensors to a safetensors file, whole or not at all."""
     temporary = path.with_suffix(".tmp")
     save_file(
         {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}, temporary
     )
-    temporary.rename(path)
+    _put(temporary, path)
 
 
 def replace_text(path: Path, text: str) -> None:
     """Write a text file, whole or not at all."""
     temporary = path.with_suffix(".tmp")
     temporary.write_text(text)
-    temporary.rename(path)
+    _put(temporary, path)
 
 
 def momentum_tensors(optimizer: torch.optim.Optimizer, names: list[str]) -> dict[str, Tensor]:
@@ -104,6 +114,21 @@ def restore_momentum(
         if name in buffers
     }
     optimizer.load_state_dict(document)
+
+
+def _put(temporary: Path, path: Path) -> None:
+    """Rename a finished file, contents first and then the name flushed to the disk."""
+    _flush(temporary)
+    temporary.rename(path)
+    _flush(path.parent)
+
+
+def _flush(path: Path) -> None:
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
 
 
 def _ordinal(path: Path) -> int:

@@ -12,23 +12,15 @@ from contextlib import contextmanager
 from pathlib import Path
 from types import FrameType
 
-import numpy as np
 import torch
-from lightning_fabric import Fabric
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
-from safetensors import SafetensorError
-from safetensors.torch import load_file
 
-from oodserve.errors import DataError, RecipeError
+from oodserve.errors import DataError
 from train import checkpoint
-from train.data.folders import open_splits
 from train.embedding import embed
-from train.evaluate import accuracy_on
-from train.methods.registry import build_method
-from train.methods.standard import Standard, StandardSettings
-from train.models import build_classifier
-from train.networks.classifier import Classifier
+from train.evaluation.scoring import accuracy_on
+from train.preparing import prepare
 from train.recipes import Recipe, load_recipe, to_toml
 from train.run import (
     CARD,
@@ -54,6 +46,8 @@ class Interrupted(Exception):
 def fit(recipe: Recipe, folder: Path, *, console: Console, stop: Stop | None = None) -> None:
     """Train from the start into a new run folder.
 
+    Under `torchrun` each process calls this, and process 0 writes and shows progress.
+
     Raises
     ------
     DataError
@@ -66,9 +60,12 @@ def fit(recipe: Recipe, folder: Path, *, console: Console, stop: Stop | None = N
             f"`{folder}` holds a run already; go on with `python -m train resume {folder}` or "
             "choose another folder with `--to`"
         )
-    training, stages = _prepare(recipe, folder)
-    folder.mkdir(parents=True, exist_ok=True)
-    checkpoint.replace_text(folder / RECIPE, to_toml(recipe))
+    training, stages = prepare(recipe, folder)
+    # Until here, each process has seen that there is no run.
+    training.group.barrier()
+    if training.group.is_main:
+        folder.mkdir(parents=True, exist_ok=True)
+        checkpoint.replace_text(folder / RECIPE, to_toml(recipe))
     _run(training, stages, None, console=console, stop=stop or _never)
 
 
@@ -84,7 +81,7 @@ def resume(folder: Path, *, console: Console, stop: Stop | None = None) -> None:
         raise DataError(f"`{folder}` is not a run (no `{RECIPE}`)")
     if (folder / CARD).exists():
         raise DataError(f"the run `{folder}` is finished already")
-    training, stages = _prepare(load_recipe(folder / RECIPE), folder)
+    training, stages = prepare(load_recipe(folder / RECIPE), folder)
     found = _restore(training, stages)
     _run(training, stages, found, console=console, stop=stop or _never)
 
@@ -112,35 +109,15 @@ def _never() -> bool:
     return False
 
 
-def _prepare(recipe: Recipe, folder: Path) -> tuple[Training, list[Stage]]:
-    """Open the data and build the model: everything that can be refused before a run exists."""
-    splits = open_splits(recipe.data, recipe.input)
-    stages = _stages(recipe)
-    _refuse_large_batches(stages, len(splits.train))
-    fabric = Fabric(accelerator=recipe.accelerator, devices=1, precision=recipe.precision)
-    torch.manual_seed(recipe.seed)
-    model = build_classifier(recipe.model, len(splits.classes))
-    if recipe.pretrain.from_run:
-        _load_pretrained(model, recipe.pretrain.from_run)
-    training = Training(
-        recipe=recipe,
-        folder=folder,
-        splits=splits,
-        fabric=fabric,
-        model=model,
-        position=Position(),
-        rng=np.random.default_rng([recipe.seed, 1]),
-        torch_generator=torch.Generator().manual_seed(recipe.seed),
-    )
-    return training, stages
-
-
 def _restore(training: Training, stages: list[Stage]) -> checkpoint.Checkpoint | None:
     """Take up the run folder's checkpoint, if there is one, and drop what was logged after it."""
     found = checkpoint.load(training.folder / CHECKPOINTS)
+    # Before a process goes on and writes, each has read the same checkpoint.
+    training.group.barrier()
     metrics = training.folder / METRICS
     if found is None:
-        metrics.unlink(missing_ok=True)
+        if training.group.is_main:
+            metrics.unlink(missing_ok=True)
         return None
     if found.facts["data_fingerprint"] != training.splits.fingerprint:
         raise DataError(
@@ -154,7 +131,7 @@ def _restore(training: Training, stages: list[Stage]) -> checkpoint.Checkpoint |
     training.rng.bit_generator.state = found.facts["rng"]
     training.torch_generator.set_state(found.tensors["torch_generator"])
     torch.set_rng_state(found.tensors["torch_rng"])
-    if metrics.exists():
+    if training.group.is_main and metrics.exists():
         os.truncate(metrics, found.facts["metrics_bytes"])
     return found
 
@@ -168,6 +145,8 @@ def _run(
     stop: Stop,
 ) -> None:
     """Run what is left of the stages, then write the finished model."""
+    if not training.group.is_main:
+        console = Console(quiet=True)
     while training.position.stage < len(stages):
         stage = stages[training.position.stage]
         if found is None:
@@ -177,10 +156,14 @@ def _run(
             work.restore(found)
             found = None
         _run_stage(work, console=console, stop=stop)
-        if training.position.stage == 0:
+        work.close()
+        if training.position.stage == 0 and training.group.is_main:
             checkpoint.save_tensors(training.model.state_dict(), training.folder / PRETRAINED)
         training.position = Position(stage=training.position.stage + 1)
-    _finish(training)
+    if training.group.is_main:
+        _finish(training)
+    # What comes after reads what was written.
+    training.group.barrier()
 
 
 def _begin(training: Training, stage: Stage) -> None:
@@ -209,7 +192,7 @@ def _run_stage(work: StageWork, *, console: Console, stop: Stop) -> None:
             started = time.perf_counter()
             for loss in work.steps(epoch):
                 progress.update(task, completed=work.steps_done, loss=f"loss {loss:.3f}")
-                if stop():
+                if training.group.any(stop()):
                     work.save()
                     raise Interrupted
             _end_epoch(work, time.perf_counter() - started, console=console)
@@ -217,7 +200,14 @@ def _run_stage(work: StageWork, *, console: Console, stop: Stop) -> None:
 
 
 def _end_epoch(work: StageWork, seconds: float, *, console: Console) -> None:
-    """Validate, log one line, and move to the next epoch."""
+    """Validate and log one line in the main process, and move to the next epoch."""
+    position = work.training.position
+    if work.training.group.is_main:
+        _log(work, seconds, console=console)
+    work.training.position = Position(stage=position.stage, epoch=position.epoch + 1)
+
+
+def _log(work: StageWork, seconds: float, *, console: Console) -> None:
     training, stage, position = work.training, work.stage, work.training.position
     spec = training.recipe.input.spec()
     accuracy = accuracy_on(training.model, training.splits.validation, spec)
@@ -229,6 +219,7 @@ def _end_epoch(work: StageWork, seconds: float, *, console: Console) -> None:
         **{name: value / work.steps_per_epoch for name, value in position.sums.items()},
         "validation_accuracy": accuracy,
         "seconds": round(seconds, 3),
+        "data_seconds": round(work.waited_s, 3),
     }
     with (training.folder / METRICS).open("a") as file:
         file.write(json.dumps(line) + "\n")
@@ -237,7 +228,6 @@ def _end_epoch(work: StageWork, seconds: float, *, console: Console) -> None:
         f"validation accuracy {accuracy:.4f}  {seconds:.1f} s",
         highlight=False,
     )
-    training.position = Position(stage=position.stage, epoch=position.epoch + 1)
 
 
 def _finish(training: Training) -> None:
@@ -258,39 +248,6 @@ def _finish(training: Training) -> None:
         quality={"validation": {"accuracy": accuracy}},
     )
     checkpoint.replace_text(training.folder / CARD, card.to_json())
-
-
-def _stages(recipe: Recipe) -> list[Stage]:
-    pretrain = recipe.pretrain
-    if pretrain.from_run:
-        pretrain = pretrain.model_copy(update={"epochs": 0})
-    return [
-        Stage("pretrain", pretrain, Standard(StandardSettings())),
-        Stage("finetune", recipe.finetune, build_method(recipe.method)),
-    ]
-
-
-def _refuse_large_batches(stages: list[Stage], images: int) -> None:
-    """Raise before anything is trained where a later stage could not make a step."""
-    for stage in stages:
-        if stage.settings.epochs > 0 and images < stage.settings.batch_size:
-            raise DataError(
-                f"{images} images make no batch of {stage.settings.batch_size}; lower "
-                f"`{stage.name}.batch_size` or add images"
-            )
-
-
-def _load_pretrained(model: Classifier, from_run: str) -> None:
-    path = Path(from_run) / PRETRAINED
-    if not path.is_file():
-        raise RecipeError(
-            f"`pretrain.from_run` = {from_run!r} has no `{PRETRAINED}`; "
-            "give the folder of a run whose first stage is done"
-        )
-    try:
-        model.load_state_dict(load_file(path))
-    except (RuntimeError, SafetensorError, OSError) as error:
-        raise RecipeError(f"`{path}` does not fit this model ({error})") from error
 
 
 def _progress(console: Console) -> Progress:

@@ -38,6 +38,9 @@ def _ascending(bounds: tuple[float, float]) -> tuple[float, float]:
     return bounds
 
 
+AugmentPlace = Literal["host", "device"]
+"""Who augments: the processes that read, or the device that trains."""
+
 Range = Annotated[tuple[float, float], AfterValidator(_ascending)]
 """Smallest and largest value that is drawn."""
 PositiveRange = Annotated[tuple[Positive, Positive], AfterValidator(_ascending)]
@@ -156,6 +159,8 @@ class MixoeAugment(Document):
     """Largest relative change of brightness."""
     saturation: NonNegative = 0.5
     """Largest relative change of saturation."""
+    where: AugmentPlace = "host"
+    """``device`` augments where the model trains, and workers only decode."""
 
 
 class AscoodAugment(Document):
@@ -168,6 +173,8 @@ class AscoodAugment(Document):
     """Width to height of the part, log-uniform."""
     flip_probability: Annotated[float, Field(ge=0, le=1)] = 0.5
     """Share of the images that are mirrored."""
+    where: AugmentPlace = "host"
+    """``device`` augments where the model trains, and workers only decode."""
 
 
 AugmentRecipe = Annotated[
@@ -213,6 +220,12 @@ class StageRecipe(Document):
     """Learning rate of the classifier on the features, as a multiple of the others'."""
     gradient_clip_norm: Positive | None = None
     """Largest norm of the gradient; without this key it is not clipped."""
+    accumulate: Count = 1
+    """Parts that each process takes its rows of a batch in, to save memory; the step is that of the
+    whole batch, but for batch normalisation in training."""
+    batch_norm: Literal["train", "frozen"] = "train"
+    """``frozen`` normalises by the running statistics that the stage began with and keeps them;
+    scale and shift still learn."""
 
     @model_validator(mode="after")
     def _optimiser_is_possible(self) -> Self:
@@ -223,6 +236,12 @@ class StageRecipe(Document):
             )
         if self.nesterov and self.momentum == 0:
             raise ValueError("`nesterov` needs a `momentum` above 0; set `nesterov = false`")
+        for key in ("batch_size", "outlier_batch_size"):
+            if getattr(self, key) % self.accumulate:
+                raise ValueError(
+                    f"`{key}` = {getattr(self, key)} cannot be divided into `accumulate` = "
+                    f"{self.accumulate} equal parts"
+                )
         return self
 
 
@@ -242,6 +261,8 @@ class Recipe(Document):
     precision: Literal["32-true", "bf16-mixed", "16-mixed"] = "32-true"
     accelerator: Literal["auto", "cpu", "gpu"] = "auto"
     """Device to train on; ``auto`` takes a GPU where there is one."""
+    compile: bool = False
+    """Whether the backbone is compiled by `torch.compile`; needs a C++ compiler, or Triton."""
     scores: tuple[str, ...] = ("msp", "energy")
     """Out-of-distribution scores that are evaluated and exported, at most four."""
     default_score: str = "energy"

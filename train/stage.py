@@ -2,27 +2,31 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from dataclasses import dataclass, field
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
 from lightning_fabric import Fabric
-from torch import Tensor, nn
+from torch import Tensor
 
 from oodserve.errors import RecipeError
 from train import checkpoint
 from train.data.augment import build_augmentation
 from train.data.folders import Splits
-from train.data.loading import Batch, BatchLoader, EndlessLoader
+from train.data.loading import BatchLoader, EndlessLoader, Share
+from train.distributed import Group, freeze_batch_norm, norm_statistics
 from train.draw import Draw
 from train.methods.method import Method, TrainingBatch
 from train.methods.synthesis.settings import synthesise
+from train.microbatches import add_terms, micro_batches
 from train.networks.classifier import Classifier
+from train.optimisation import parameter_groups
 from train.recipes import Recipe, StageRecipe
-from train.run import CHECKPOINTS, METRICS
+from train.run import CHECKPOINTS, METRICS, RECIPE
 from train.schedule import cosine
 
 
@@ -56,6 +60,7 @@ class Training:
     folder: Path
     splits: Splits
     fabric: Fabric
+    group: Group
     model: Classifier
     position: Position
     rng: np.random.Generator
@@ -64,12 +69,18 @@ class Training:
     """For tensors; on the CPU."""
 
 
+FORWARDS = ("outputs", "features", "stage_maps", "logits_from")
+"""Ways through a `Classifier` beside calling it."""
+
+
 class StageWork:
     """The loaders and the optimizer of one stage, and the steps they make."""
 
     def __init__(self, training: Training, stage: Stage) -> None:
         self.training = training
         self.stage = stage
+        self.waited_s = 0.0
+        """Seconds spent waiting for images since the epoch began, or went on."""
         settings, splits = stage.settings, training.splits
         self.images = BatchLoader(
             splits.train, batch_size=settings.batch_size, drop_last=True, **self._loading("images")
@@ -93,7 +104,10 @@ class StageWork:
         )
         self.factors = [group.rate_factor for group in groups]
         self.model, self.optimizer = training.fabric.setup(model, optimizer)
-        self.model.mark_forward_method("outputs")
+        # Passed by these, a model in several processes would not average its gradients otherwise.
+        for name in FORWARDS:
+            self.model.mark_forward_method(name)
+        self._statistics = norm_statistics(model) if settings.batch_norm == "train" else []
 
     @property
     def steps_done(self) -> int:
@@ -114,8 +128,11 @@ class StageWork:
     def steps(self, epoch: int) -> Iterator[float]:
         """Make what is left of an epoch's steps, yielding the loss of each."""
         position = self.training.position
+        self.waited_s = 0.0
         self.model.train()
-        for batch in self.images.epoch(epoch, start_step=position.step):
+        if self.stage.settings.batch_norm == "frozen":
+            freeze_batch_norm(self.model)
+        for batch in self._batches(epoch, position.step):
             for group, factor in zip(self.optimizer.param_groups, self.factors, strict=True):
                 group["lr"] = factor * self.rate(self.steps_done)
             terms = self._step(batch)
@@ -125,8 +142,19 @@ class StageWork:
             yield terms["loss"]
 
     def save(self) -> None:
-        """Write the checkpoint that resuming goes on from."""
+        """Write the checkpoint that resuming goes on from.
+
+        Raises
+        ------
+        RecipeError
+            The weights are no longer finite.
+        """
         training = self.training
+        finite = [value.isfinite().all() for value in training.model.parameters()]
+        if not torch.stack(finite).all():
+            raise self._diverged("a weight is no longer finite before")
+        if not training.group.is_main:
+            return
         momentum = checkpoint.momentum_tensors(self.optimizer, self.names)
         states = training.model.state_dict()
         metrics = training.folder / METRICS
@@ -144,105 +172,129 @@ class StageWork:
                     "position": vars(training.position),
                     "rng": training.rng.bit_generator.state,
                     "outliers": self.outliers.state() if self.outliers else None,
+                    "scaler": training.fabric.strategy.precision.state_dict(),
                     "metrics_bytes": metrics.stat().st_size if metrics.exists() else 0,
                 },
             ),
         )
 
     def restore(self, found: checkpoint.Checkpoint | None) -> None:
-        """Take up the momentum and the outlier stream of a checkpoint."""
+        """Take up the momentum, the loss scale and the outlier stream of a checkpoint."""
         if found is None:
             return
         momentum = part_of(found.tensors, "momentum.")
         checkpoint.restore_momentum(self.optimizer, self.names, momentum)
+        if found.facts.get("scaler"):
+            self.training.fabric.strategy.precision.load_state_dict(found.facts["scaler"])
         if self.outliers and found.facts["outliers"] is not None:
             self.outliers.restore(found.facts["outliers"])
 
-    def _step(self, batch: Batch) -> dict[str, float]:
-        training, stage = self.training, self.stage
-        epoch, epochs = training.position.epoch + 1, stage.settings.epochs
-        draw = Draw(
+    def close(self) -> None:
+        """End the processes that read images."""
+        self.images.close()
+        if self.outliers:
+            self.outliers.close()
+
+    def _step(self, batch: TrainingBatch) -> dict[str, float]:
+        """Take one step on this process's rows of a batch; return the terms of the whole batch."""
+        training, stage, count = self.training, self.stage, self.stage.settings.accumulate
+        parts = micro_batches(
+            batch,
+            count=count,
+            group=training.group,
             rng=training.rng,
             torch_generator=training.torch_generator,
-            progress=self.steps_done / self.total_steps,
-            epoch=epoch,
-            epochs=epochs,
+            make_draw=self._draw,
         )
-        moved = self._batch(batch, draw)
         self.optimizer.zero_grad()
-        terms = stage.method.objective(self.model, moved, draw)
-        if not torch.isfinite(terms["loss"]):
-            raise RecipeError(
-                f"the loss became {terms['loss'].item()} in {stage.name} epoch {epoch}; lower "
-                f"`{stage.name}.learning_rate` ({stage.settings.learning_rate:g}) or set "
-                f"`{stage.name}.gradient_clip_norm`"
-            )
-        training.fabric.backward(terms["loss"])
+        found: dict[str, Tensor] = {}
+        for number, (part, draw) in enumerate(parts, start=1):
+            # Processes exchange gradients once, with the last part.
+            alone = training.group.processes > 1 and number < count
+            with training.fabric.no_backward_sync(self.model, enabled=alone):
+                terms = stage.method.objective(self.model, self._complete(part, draw), draw)
+                training.fabric.backward(terms["loss"] / count)
+            add_terms(found, terms, share=1 / count)
+        whole = training.group.combine(found)
+        if not np.isfinite(whole["loss"]):
+            raise self._diverged(f"the loss became {whole['loss']} in")
         if stage.settings.gradient_clip_norm:
             training.fabric.clip_gradients(
                 self.model, self.optimizer, max_norm=stage.settings.gradient_clip_norm
             )
         self.optimizer.step()
-        return {name: float(value.detach()) for name, value in terms.items()}
+        training.group.average(self._statistics)
+        return whole
 
-    def _batch(self, batch: Batch, draw: Draw) -> TrainingBatch:
-        """Return the step's images on the device, with outliers from wherever the recipe says."""
-        images = self._move(batch.images)
-        labels = self.training.fabric.to_device(batch.labels)
-        outliers = None
-        if self.outliers:
-            outliers = self._move(self.outliers.next())
-        elif self.stage.method.needs_outliers:
-            outliers = synthesise(
-                self.model, images, labels, settings=self.training.recipe.synthesis, draw=draw
+    def _draw(self, rank: int, slices: int, gather: Callable[[Tensor], Tensor]) -> Draw:
+        training = self.training
+        return Draw(
+            rng=training.rng,
+            torch_generator=training.torch_generator,
+            progress=self.steps_done / self.total_steps,
+            epoch=training.position.epoch + 1,
+            epochs=self.stage.settings.epochs,
+            rank=rank,
+            processes=slices,
+            gather=gather,
+        )
+
+    def _complete(self, part: TrainingBatch, draw: Draw) -> TrainingBatch:
+        """Return the batch with outliers made from it, where the recipe says so."""
+        if self.outliers or not self.stage.method.needs_outliers:
+            return part
+        outliers = synthesise(
+            self.model,
+            part.images,
+            part.labels,
+            settings=self.training.recipe.synthesis,
+            draw=draw,
+        )
+        return replace(part, outliers=outliers)
+
+    def _batches(self, epoch: int, start_step: int) -> Iterator[TrainingBatch]:
+        """Yield this process's rows of each batch on the device, timing the wait for them."""
+        images = self.images.epoch(epoch, start_step)
+        while True:
+            started = time.perf_counter()
+            batch = next(images, None)
+            if batch is None:
+                return
+            outliers = self.outliers.next() if self.outliers else None
+            self.waited_s += time.perf_counter() - started
+            yield TrainingBatch(
+                images=_channels_last(batch.images),
+                labels=batch.labels,
+                outliers=None if outliers is None else _channels_last(outliers),
             )
-        return TrainingBatch(images=images, labels=labels, outliers=outliers)
 
-    def _move(self, images: Tensor) -> Tensor:
-        moved: Tensor = self.training.fabric.to_device(images)
-        return moved.contiguous(memory_format=torch.channels_last)
+    def _diverged(self, what: str) -> RecipeError:
+        training, stage = self.training, self.stage
+        position, settings = training.position, stage.settings
+        kept = checkpoint.state_file(training.folder / CHECKPOINTS)
+        last = f"the last good checkpoint is `{kept}`" if kept else "there is no checkpoint yet"
+        return RecipeError(
+            f"{what} {stage.name} epoch {position.epoch + 1}, step {position.step + 1} of "
+            f"{self.steps_per_epoch}, with the recipe `{training.folder / RECIPE}`; {last}; lower "
+            f"`{stage.name}.learning_rate` ({settings.learning_rate:g}) or set "
+            f"`{stage.name}.gradient_clip_norm`, and start a new run"
+        )
 
     def _loading(self, what: str) -> dict[str, Any]:
-        recipe = self.training.recipe
+        recipe, group = self.training.recipe, self.training.group
         return {
             "input": recipe.input.spec(),
             "augmentation": build_augmentation(recipe.augment, recipe.input),
             "seed": recipe.seed,
             "stream": f"{self.stage.name}.{what}",
             "workers": recipe.data.workers,
+            "share": Share(group.rank, group.processes),
+            "device": self.training.fabric.device,
         }
 
 
-@dataclass(frozen=True)
-class ParameterGroup:
-    """Parameters that are optimised alike."""
-
-    names: list[str]
-    parameters: list[nn.Parameter]
-    weight_decay: float
-    rate_factor: float
-    """Their learning rate as a multiple of the schedule's."""
-
-
-def parameter_groups(model: Classifier, settings: StageRecipe) -> list[ParameterGroup]:
-    """Return the model's parameters by how they are optimised, groups without any left out.
-
-    The head has a learning rate of its own, `StageRecipe.head_rate_factor` times the others'. One
-    whose `decays` is False is spared weight decay.
-    """
-    inside, head = list[tuple[str, nn.Parameter]](), list[tuple[str, nn.Parameter]]()
-    for name, parameter in model.named_parameters():
-        (head if name.startswith("head.") else inside).append((name, parameter))
-    decays = getattr(model.head, "decays", True)
-    groups = [
-        (inside, settings.weight_decay, 1.0),
-        (head, settings.weight_decay if decays else 0.0, settings.head_rate_factor),
-    ]
-    return [
-        ParameterGroup([name for name, _ in part], [value for _, value in part], decay, factor)
-        for part, decay, factor in groups
-        if part
-    ]
+def _channels_last(images: Tensor) -> Tensor:
+    return images.contiguous(memory_format=torch.channels_last)
 
 
 def part_of(tensors: dict[str, Tensor], prefix: str) -> dict[str, Tensor]:

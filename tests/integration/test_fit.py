@@ -19,9 +19,12 @@ from safetensors.torch import load_file
 
 from oodserve.errors import DataError, RecipeError
 from tests.training import CLASSES, write_recipe, write_tree
+from train import checkpoint
 from train.data.folders import open_splits
-from train.evaluate import accuracy_on, evaluate, write_evaluation
-from train.figures import draw_evaluation
+from train.evaluation.document import read_evaluation
+from train.evaluation.run import evaluate_run
+from train.evaluation.scoring import accuracy_on
+from train.evaluation.settings import EvaluationSettings
 from train.fit import Interrupted, fit, resume
 from train.recipes import Recipe, load_recipe
 from train.run import CARD, CHECKPOINTS, METRICS, PRETRAINED, RECIPE, WEIGHTS, load_run
@@ -65,7 +68,7 @@ def after(steps: int) -> Callable[[], bool]:
 def lines(folder: Path) -> list[dict[str, object]]:
     found = [json.loads(line) for line in (folder / METRICS).read_text().splitlines()]
     for line in found:
-        assert line.pop("seconds") >= 0
+        assert line.pop("seconds") >= line.pop("data_seconds") >= 0
     return found
 
 
@@ -189,17 +192,18 @@ def test_ascood_trains_without_outliers(recipe_path: Path, tmp_path: Path) -> No
 
 
 def test_evaluation_measures_test_images_against_each_ood_set(whole: Path, tmp_path: Path) -> None:
-    evaluation = evaluate(load_run(whole), resamples=50)
+    done = evaluate_run(load_run(whole), tmp_path, settings=EvaluationSettings(resamples=50))
+    evaluation = done.evaluation
     assert evaluation.test_images == 18
     found = {(item.ood_set, item.score, item.images) for item in evaluation.detections}
     assert found == {("squares", "msp", 8), ("squares", "energy", 8)}
     for item in evaluation.detections:
-        low, high = item.auroc_interval
-        assert 0 <= low <= item.metrics.auroc <= high <= 1
-    write_evaluation(evaluation, tmp_path)
+        low, high = item.intervals["auroc"]
+        assert 0 <= low <= item.auroc <= high <= 1
+    assert read_evaluation(tmp_path) == evaluation
     document = json.loads((tmp_path / "evaluation.json").read_text())
     assert {"auroc", "fpr@95tpr_ood", "ood_miss@95id"} <= set(document["detections"][0])
-    assert draw_evaluation(evaluation, tmp_path).read_bytes().startswith(b"\x89PNG")
+    assert (tmp_path / "scores.png").read_bytes().startswith(b"\x89PNG")
 
 
 def test_what_cannot_be_started_or_resumed_says_why(
@@ -229,10 +233,51 @@ def test_what_cannot_be_started_or_resumed_says_why(
         fit(recipe.model_copy(update={"pretrain": lost}), tmp_path / "lost", console=QUIET)
 
 
-def test_a_diverging_loss_stops_and_names_the_rate(recipe: Recipe, tmp_path: Path) -> None:
+def test_a_diverging_loss_stops_and_says_where_and_what_to_do(
+    recipe: Recipe, tmp_path: Path
+) -> None:
     wild = recipe.pretrain.model_copy(update={"learning_rate": 1e30})
-    with pytest.raises(RecipeError, match=r"the loss became .* lower `pretrain.learning_rate`"):
-        fit(recipe.model_copy(update={"pretrain": wild}), tmp_path / "run", console=QUIET)
+    folder = tmp_path / "run"
+    expected = (
+        rf"^the loss became (nan|inf) in pretrain epoch 1, step [23] of {STEPS}, with the recipe "
+        rf"`{folder}/recipe\.toml`; there is no checkpoint yet; lower `pretrain\.learning_rate` "
+        r"\(1e\+30\) or set `pretrain\.gradient_clip_norm`, and start a new run$"
+    )
+    with pytest.raises(RecipeError, match=expected):
+        fit(recipe.model_copy(update={"pretrain": wild}), folder, console=QUIET)
+
+
+def test_a_diverging_loss_names_the_last_good_checkpoint(recipe: Recipe, tmp_path: Path) -> None:
+    wild = recipe.finetune.model_copy(update={"learning_rate": 1e30})
+    with pytest.raises(RecipeError, match=r"in finetune epoch 1, step [23] of") as caught:
+        fit(recipe.model_copy(update={"finetune": wild}), tmp_path / "run", console=QUIET)
+    kept = checkpoint.state_file(tmp_path / "run" / CHECKPOINTS)
+    assert kept is not None
+    assert f"; the last good checkpoint is `{kept}`; lower `finetune.learn" in str(caught.value)
+    assert all(bool(value.float().isfinite().all()) for value in load_file(kept).values())
+
+
+def test_an_unreadable_test_image_is_found_before_training(tmp_path: Path) -> None:
+    root = write_tree(tmp_path / "data")
+    recipe = load_recipe(write_recipe(tmp_path / "tiny.toml", root))
+    bad = root / "test" / "rings" / "000.png"
+    bad.write_bytes(b"no image at all")
+    with pytest.raises(DataError, match=rf"`{bad}` of the test images: not an image .* replace or"):
+        fit(recipe, tmp_path / "run", console=QUIET)
+    assert not (tmp_path / "run").exists()
+
+
+def test_compiling_that_is_not_possible_says_so(
+    recipe: Recipe, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fail(function: object) -> object:
+        raise RuntimeError("No working C++ compiler found\nand more")
+
+    monkeypatch.setattr(torch, "compile", fail)
+    message = r"`compile` = true, but torch cannot compile for `cpu` here \(No working C\+\+ comp"
+    with pytest.raises(RecipeError, match=message):
+        fit(recipe.model_copy(update={"compile": True}), tmp_path / "run", console=QUIET)
+    assert not (tmp_path / "run").exists()
 
 
 def test_changed_data_are_noticed_on_resuming(tmp_path: Path) -> None:
@@ -276,7 +321,7 @@ def test_a_damaged_checkpoint_is_named(recipe: Recipe, tmp_path: Path) -> None:
         resume(tmp_path / "run", console=QUIET)
 
 
-def _await(condition: Callable[[], bool], timeout_s: float = 60) -> None:
+def _await(condition: Callable[[], bool], timeout_s: float = 100) -> None:
     end = time.monotonic() + timeout_s
     while not condition():
         assert time.monotonic() < end, "nothing happened"

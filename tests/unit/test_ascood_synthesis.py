@@ -10,7 +10,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-import train.methods.ascood
+import train.methods.synthesis.settings
 from oodserve.errors import RecipeError
 from tests.by_hand import BATCH, FEATURES, PIXELS, Case, Net, draw, network
 from train.methods.ascood import Ascood, AscoodSettings
@@ -42,6 +42,13 @@ def small_batch() -> tuple[Tensor, Tensor]:
     generator = torch.Generator().manual_seed(1)
     images = torch.randn(6, 3, 8, 8, generator=generator)
     return images, torch.randint(4, (6,), generator=generator)
+
+
+def made(
+    model: nn.Module, images: Tensor, labels: Tensor, *, strength: float, share: float
+) -> Tensor:
+    gradient = true_class_gradient(model, images, labels)
+    return gradient_outliers(images, gradient, strength=strength, share=share)
 
 
 # Which entries.
@@ -109,7 +116,7 @@ def test_each_images_gradient_is_its_own() -> None:
 
 def test_a_small_step_does_not_lower_the_true_class() -> None:
     model, (images, labels) = small_network(), small_batch()
-    outliers = gradient_outliers(model, images, labels, strength=1e-2, share=0.1)
+    outliers = made(model, images, labels, strength=1e-2, share=0.1)
     model.eval()
     before = model(images).gather(1, labels[:, None])
     after = model(outliers).gather(1, labels[:, None])
@@ -118,7 +125,7 @@ def test_a_small_step_does_not_lower_the_true_class() -> None:
 
 def test_outliers_are_the_masked_gradient_added_and_nothing_else() -> None:
     model, (images, labels) = small_network(), small_batch()
-    outliers = gradient_outliers(model, images, labels, strength=50.0, share=0.1)
+    outliers = made(model, images, labels, strength=50.0, share=0.1)
     gradient = true_class_gradient(model, images, labels)
     changed = outliers != images
     assert changed.flatten(1).sum(dim=1).tolist() == [19] * 6  # int(192 * 0.1)
@@ -126,7 +133,7 @@ def test_outliers_are_the_masked_gradient_added_and_nothing_else() -> None:
     torch.testing.assert_close(outliers, expected)
     # Neither normalised nor clipped to the images' range.
     assert float(outliers.abs().max()) > float(images.abs().max())
-    full = gradient_outliers(model, images, labels, strength=2.0, share=1.0)
+    full = made(model, images, labels, strength=2.0, share=1.0)
     torch.testing.assert_close(full, images + 2.0 * gradient)
 
 
@@ -137,7 +144,7 @@ def test_synthesis_leaves_no_trace_in_the_model() -> None:
     model, (images, labels) = small_network(), small_batch()
     untouched = images.clone()
     before = {name: tensor.clone() for name, tensor in model.state_dict().items()}
-    outliers = gradient_outliers(model, images, labels, strength=1.0, share=0.1)
+    outliers = made(model, images, labels, strength=1.0, share=0.1)
     after = model.state_dict()
     assert all(torch.equal(before[name], after[name]) for name in before)
     assert all(parameter.grad is None for parameter in model.parameters())
@@ -149,9 +156,9 @@ def test_synthesis_leaves_no_trace_in_the_model() -> None:
 
 def test_synthesis_works_where_gradients_are_switched_off() -> None:
     model, (images, labels) = small_network(), small_batch()
-    expected = gradient_outliers(model, images, labels, strength=1.0, share=0.1)
+    expected = made(model, images, labels, strength=1.0, share=0.1)
     with torch.no_grad():
-        actual = gradient_outliers(model, images, labels, strength=1.0, share=0.1)
+        actual = made(model, images, labels, strength=1.0, share=0.1)
         assert not torch.is_grad_enabled()
     assert torch.equal(actual, expected)
 
@@ -179,7 +186,7 @@ def test_running_statistics_are_those_of_one_joint_pass() -> None:
     twin = network(zscore=True)
     settings = AscoodSettings(alpha_max=5.0, alpha_min=5.0)
     Ascood(settings).objective(model, case.batch(), draw())
-    outliers = gradient_outliers(twin, *case.tensors(), strength=5.0, share=0.1)
+    outliers = made(twin, *case.tensors(), strength=5.0, share=0.1)
     seen: list[int] = []
     twin.register_forward_hook(lambda module, inputs, output: seen.append(len(inputs[0])))
     twin(torch.cat([case.tensors()[0], outliers]))
@@ -206,7 +213,7 @@ def test_the_strength_falls_linearly_to_exactly_its_minimum() -> None:
 def test_the_objective_takes_the_strength_of_its_epoch(epoch: int, alpha: float) -> None:
     # From 11 to 2 in three epochs: 3 less in each.
     model, case = network(zscore=True), Case.draw()
-    outliers = gradient_outliers(model, *case.tensors(), strength=alpha, share=0.1)
+    outliers = made(model, *case.tensors(), strength=alpha, share=0.1)
     expected = (outliers - case.tensors()[0]).abs()
     settings = AscoodSettings(alpha_max=11.0, alpha_min=2.0)
     terms = Ascood(settings).objective(model, case.batch(), draw(epoch=epoch, epochs=3))
@@ -230,7 +237,7 @@ def test_training_makes_the_model_less_certain_of_its_outliers() -> None:
 
 
 def test_the_documented_example() -> None:
-    result = doctest.testmod(train.methods.ascood)
+    result = doctest.testmod(train.methods.synthesis.settings)
     assert (result.attempted, result.failed) == (1, 0)
 
 

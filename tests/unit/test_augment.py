@@ -7,7 +7,12 @@ from PIL import Image
 from sklearn.datasets import load_digits
 
 from oodserve.images import Preprocessing
-from train.data.augment import Augmentation, build_augmentation
+from train.data.augment import (
+    Augmentation,
+    DeviceAugmentation,
+    build_augmentation,
+    draw_seed,
+)
 from train.data.digits import enlarge
 from train.data.ink import Pixels, redraw, trace, warp, wear
 from train.recipes import AscoodAugment, AugmentRecipe, DigitsAugment, MixoeAugment, NoAugment
@@ -46,6 +51,7 @@ def digit(index: int) -> Image.Image:
 def build(recipe: AugmentRecipe, side: int = 32) -> Augmentation:
     augmentation = build_augmentation(recipe, square(side))
     assert augmentation is not None
+    assert not isinstance(augmentation, DeviceAugmentation)
     return augmentation
 
 
@@ -75,6 +81,36 @@ class TestEveryPreset:
         build(recipe)(image, np.random.default_rng(0))
         assert image.tobytes() == before
         assert torch.equal(torch.get_rng_state(), torch_state)
+
+
+@pytest.mark.parametrize("preset", [MixoeAugment, AscoodAugment])
+def test_the_device_augments_by_the_draws_of_the_host(
+    preset: type[MixoeAugment] | type[AscoodAugment],
+) -> None:
+    sizes, size = [(50, 80), (64, 41), (90, 90)], 32
+    # Smooth pictures: what differs between two ways of resizing is then a level or two.
+    pictures = [
+        np.stack([np.add.outer(np.arange(h), np.arange(w)) * c % 200 for c in (1, 0.5, 0.7)], -1)
+        for h, w in sizes
+    ]
+    arrays = [np.asarray(picture, dtype=np.uint8) for picture in pictures]
+    on_device = build_augmentation(preset(where="device"), square(size))
+    assert isinstance(on_device, DeviceAugmentation)
+    before = torch.get_rng_state()
+    found = on_device(
+        torch.from_numpy(np.concatenate([array.ravel() for array in arrays])),
+        torch.tensor(sizes),
+        torch.tensor([draw_seed(np.random.default_rng(seed)) for seed in range(3)]),
+    )
+    assert torch.equal(torch.get_rng_state(), before)
+    assert (found.shape, found.dtype) == ((3, size, size, 3), torch.uint8)
+    for seed, (array, got) in enumerate(zip(arrays, found.numpy(), strict=True)):
+        expected = np.asarray(
+            build(preset(), size)(Image.fromarray(array), np.random.default_rng(seed))
+        )
+        difference = np.abs(expected.astype(int) - got.astype(int))
+        assert np.median(difference) <= 1
+        assert np.quantile(difference, 0.9) <= 3
 
 
 def test_none_is_none() -> None:

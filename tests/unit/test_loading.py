@@ -15,15 +15,17 @@ from oodserve.images import Preprocessing, preprocess
 from train.data.augment import build_augmentation
 from train.data.loading import (
     UNLABELLED,
+    WHOLE,
     Batch,
     BatchLoader,
     EndlessLoader,
+    Share,
     evaluation_batches,
     normalise,
 )
 from train.data.procedural import ProceduralOutliers
 from train.data.sources import CachedImages, LabelledImages, generator, shuffled
-from train.recipes import AscoodAugment, AugmentRecipe, DigitsAugment, NoAugment
+from train.recipes import AscoodAugment, AugmentRecipe, DigitsAugment, MixoeAugment, NoAugment
 
 PREPROCESSING = Preprocessing(
     height=8, width=12, resize="exact", resize_height=8, resize_width=12, interpolation="bilinear"
@@ -70,6 +72,7 @@ def batches(
     augment: AugmentRecipe = DIGITS,
     images: LabelledImages | None = None,
     drop_last: bool = True,
+    share: Share = WHOLE,
 ) -> BatchLoader:
     return BatchLoader(
         images or labelled(22),
@@ -80,11 +83,16 @@ def batches(
         stream=stream,
         workers=workers,
         drop_last=drop_last,
+        share=share,
     )
 
 
 def endless(
-    source: ProceduralOutliers | Plain | None = None, *, workers: int = 0, batch_size: int = 4
+    source: ProceduralOutliers | Plain | None = None,
+    *,
+    workers: int = 0,
+    batch_size: int = 4,
+    share: Share = WHOLE,
 ) -> EndlessLoader:
     return EndlessLoader(
         ProceduralOutliers(count=10, seed=0, size=16) if source is None else source,
@@ -94,6 +102,7 @@ def endless(
         seed=0,
         stream="outliers",
         workers=workers,
+        share=share,
     )
 
 
@@ -179,6 +188,34 @@ class TestBatchLoader:
         next(loader.epoch(1))
         assert equal(list(loader.epoch(1)), list(batches().epoch(1)))
 
+    @pytest.mark.parametrize("augment", [DigitsAugment(), AscoodAugment(where="device")])
+    def test_processes_share_each_batch_in_contiguous_slices(self, augment: AugmentRecipe) -> None:
+        whole = list(batches(augment=augment).epoch(1, 2))
+        parts = [
+            list(batches(augment=augment, share=Share(rank, 2)).epoch(1, 2)) for rank in (0, 1)
+        ]
+        joined = [
+            Batch(torch.cat([a.images, b.images]), torch.cat([a.labels, b.labels]))
+            for a, b in zip(*parts, strict=True)
+        ]
+        assert equal(joined, whole)
+
+    @pytest.mark.parametrize("workers", [0, 1])
+    def test_reading_goes_on_into_the_next_epoch(self, workers: int) -> None:
+        loader = batches(workers=workers)
+        for epoch in range(3):
+            assert equal(list(loader.epoch(epoch)), list(batches().epoch(epoch)))
+        loader.close()
+        assert equal(list(loader.epoch(3)), list(batches().epoch(3)))
+
+    @pytest.mark.parametrize(
+        "augment", [AscoodAugment(where="device"), MixoeAugment(resize=20, where="device")]
+    )
+    def test_workers_do_not_change_what_the_device_augments(self, augment: AugmentRecipe) -> None:
+        alone = list(batches(augment=augment).epoch(3))
+        assert equal(alone, list(batches(augment=augment, workers=1).epoch(3)))
+        assert alone[0].images.shape == (4, 3, 8, 12)
+
     def test_epochs_seeds_and_streams_differ(self) -> None:
         first = list(batches().epoch(0))
         for other in (batches().epoch(1), batches(seed=1).epoch(0), batches(stream="b").epoch(0)):
@@ -257,6 +294,20 @@ class TestEndlessLoader:
         state = endless().state()
         with pytest.raises(DataError, match=r"set has 11 images, but had 10 when the checkpoint"):
             endless(Plain(11)).restore(state)
+
+    def test_another_source_of_the_same_size_is_refused(self) -> None:
+        state = endless().state()
+        other = ProceduralOutliers(count=10, seed=1, size=16)
+        with pytest.raises(DataError, match=r"other images than when .*, though as many; restore"):
+            endless(other).restore(state)
+        # An earlier version's checkpoint knows the size alone.
+        endless(other).restore({"position": 4, "source_size": 10})
+
+    def test_processes_share_each_batch_in_contiguous_slices(self) -> None:
+        whole, first, second = endless(), endless(share=Share(0, 2)), endless(share=Share(1, 2))
+        for _ in range(7):
+            assert torch.equal(torch.cat([first.next(), second.next()]), whole.next())
+        assert first.state() == second.state() == whole.state()
 
     def test_an_empty_source_is_refused(self) -> None:
         with pytest.raises(DataError, match=r"no outlier images to draw from; set `data\."):

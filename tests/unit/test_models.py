@@ -16,7 +16,7 @@ from torch import Tensor, nn
 from oodserve.errors import WeightsUnavailable
 from train.models import ARCHITECTURES, build_classifier
 from train.networks.classifier import Classifier
-from train.networks.norms import standardise
+from train.networks.norms import FeatureNorm, normalise_features, scale_to_length, standardise
 from train.recipes import ModelRecipe
 
 SMALL = ModelRecipe(architecture="resnet18", stem="small")
@@ -109,6 +109,51 @@ def test_standardising_equals_layer_norm_but_for_the_divisor() -> None:
     torch.testing.assert_close(standardise(features, sigma=0.5), expected, rtol=1e-5, atol=1e-6)
 
 
+@pytest.mark.parametrize("n_features", [512, 2048])
+def test_scaled_features_have_the_length_of_standardised_ones(n_features: int) -> None:
+    features = torch.from_numpy(np.random.default_rng(0).gamma(0.5, 10, size=(6, n_features)))
+    lengths = [
+        torch.linalg.vector_norm(norm(features, sigma=0.5), dim=1)
+        for norm in (scale_to_length, standardise)
+    ]
+    expected = torch.full((6,), 0.5 * np.sqrt(n_features - 1), dtype=torch.float64)
+    torch.testing.assert_close(lengths[0], expected, rtol=1e-6, atol=0)
+    torch.testing.assert_close(*lengths, rtol=1e-6, atol=0)
+
+
+def test_scaling_keeps_the_direction_and_the_mean() -> None:
+    features = np.random.default_rng(1).normal(3, 2, size=(5, 11))
+    actual = scale_to_length(torch.from_numpy(features), sigma=0.7).numpy()
+    lengths = np.sqrt((features**2).sum(axis=1, keepdims=True) / 10 + 1e-6)
+    np.testing.assert_allclose(actual, 0.7 * features / lengths, rtol=1e-12)
+    assert bool((np.abs(actual.mean(axis=1)) > 0.1).all())
+    again = scale_to_length(torch.from_numpy(100 * features), sigma=0.7).numpy()
+    np.testing.assert_allclose(again, actual, rtol=1e-6)
+
+
+@pytest.mark.parametrize("norm", ["l2", "zscore"])
+def test_features_of_zero_stay_zero_with_a_finite_gradient(norm: FeatureNorm) -> None:
+    features = torch.zeros(2, 8, requires_grad=True)
+    normed = normalise_features(features, norm, sigma=0.5)
+    torch.autograd.backward(normed[:, 0].sum())
+    assert torch.equal(normed.detach(), torch.zeros(2, 8))
+    assert features.grad is not None
+    assert 0 < float(features.grad.abs().max()) <= 1000 * 0.5
+
+
+@pytest.mark.parametrize("norm", ["none", "l2", "zscore"])
+def test_the_model_normalises_by_the_norm_that_it_is_told(norm: FeatureNorm) -> None:
+    recipe = SMALL.model_copy(update={"feature_norm": norm, "sigma": 2.0})
+    model = build_classifier(recipe, 7).eval()
+    features = torch.randn(3, 512) + 1
+    normed = {
+        "none": features,
+        "l2": scale_to_length(features, sigma=2.0),
+        "zscore": standardise(features, sigma=2.0),
+    }[norm]
+    torch.testing.assert_close(model.logits_from(features), model.head(normed))
+
+
 def test_equal_features_have_a_finite_gradient() -> None:
     features = torch.full((2, 8), 3.0, requires_grad=True)
     standardised = standardise(features, sigma=0.5)
@@ -151,8 +196,9 @@ def test_a_local_file_gives_the_backbone_and_leaves_the_classifier_new(
     model = build_classifier(with_weights(path), 4)
     for name, tensor in small.backbone.state_dict().items():
         assert torch.equal(model.backbone.state_dict()[name], tensor), name
-    assert model.head.weight.shape == (4, 512)
-    assert float(model.head.weight.detach().abs().max()) > 0
+    weight = model.get_parameter("head.weight").detach()
+    assert weight.shape == (4, 512)
+    assert float(weight.abs().max()) > 0
 
 
 def test_old_files_without_batch_counters_are_read(small: Classifier, tmp_path: Path) -> None:

@@ -25,7 +25,7 @@ from oodserve.images import Preprocessing
 from train.data.leaks import refuse_leaks
 from train.data.procedural import ProceduralOutliers
 from train.data.sources import ImageFiles, ImageSource, LabelledImages, generator
-from train.recipes import PROCEDURAL, DataRecipe
+from train.recipes import PROCEDURAL, SYNTHESISED, DataRecipe
 
 SPLITS = ("train", "validation", "calibration", "test")
 """In-distribution sets, by the names of their folders."""
@@ -269,7 +269,7 @@ def _outliers(
     outside: Sequence[Path],
     classes: Sequence[str],
 ) -> ImageSource | None:
-    if not data.outliers:
+    if data.outliers in ("", SYNTHESISED):
         return None
     if data.outliers == PROCEDURAL:
         sides = (preprocessing.resize_height, preprocessing.resize_width, _LEAST_PROCEDURAL_SIDE)

@@ -1,74 +1,61 @@
 """Batches of normalised tensors whose bits depend on the recipe and the position alone.
 
-The order of a pass and the draws of each augmentation come from a generator of their own, seeded by
-(seed, stream, pass) and (seed, stream, pass, position). So the number of worker processes, a stop
-and the point of resuming change nothing.
+See `train.data.pictures` for why. A batch is that of all processes together; each loader yields the
+rows of its own, a contiguous slice.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
 from typing import Any
 
-import numpy as np
 import torch
-from numpy.typing import NDArray
 from torch import Tensor
-from torch.utils.data import DataLoader, Dataset
 
 from oodserve.bundle import InputSpec
 from oodserve.errors import DataError
-from oodserve.images import preprocess
-from train.data.augment import Augmentation
-from train.data.sources import CachedImages, ImageSource, LabelledImages, generator, shuffled
+from train.data.augment import Augmentation, DeviceAugmentation
+from train.data.contents import content_fingerprint
+from train.data.finishing import Batch, Finish, normalise
+from train.data.pictures import UNLABELLED, Arrays, Pictures, Place, read
+from train.data.sources import CachedImages, ImageSource, LabelledImages
 
-UNLABELLED = -1
-"""Label of pictures that have none."""
+__all__ = [
+    "UNLABELLED",
+    "WHOLE",
+    "Batch",
+    "BatchLoader",
+    "EndlessLoader",
+    "Share",
+    "evaluation_batches",
+    "normalise",
+]
 
-Place = tuple[int, int, int]
-"""Number of the pass, position in it, index of the picture."""
-_Arrays = tuple[Tensor, Tensor]
-"""(B, H, W, 3) uint8 and (B,) int64."""
+_CPU = torch.device("cpu")
 
 
 @dataclass(frozen=True)
-class Batch:
-    """What a loader yields.
+class Share:
+    """Which rows of each batch a process takes: the `rank`-th of `processes` equal slices."""
 
-    Attributes
-    ----------
-    images : (B, 3, H, W) float32
-        Normalised.
-    labels : (B,) int64
-        Classes, or `UNLABELLED`.
-    """
+    rank: int = 0
+    processes: int = 1
 
-    images: Tensor
-    labels: Tensor
+    def of(self, rows: int) -> range:
+        """Return the places of this process's rows in a batch of `rows`, a multiple of them."""
+        mine = rows // self.processes
+        return range(self.rank * mine, (self.rank + 1) * mine)
 
 
-def normalise(pixels: Tensor, *, mean: Tensor, std: Tensor) -> Tensor:
-    """Return (pixels / 255 - mean) / std, channels first; the exported graph does the same.
-
-    Parameters
-    ----------
-    pixels : (N, H, W, 3) uint8
-        As preprocessing returns them.
-    mean, std : (3,) float32
-        Of RGB values in [0, 1].
-
-    Returns
-    -------
-    (N, 3, H, W) float32
-        Contiguous.
-    """
-    scaled = (pixels.to(torch.float32) / 255 - mean) / std
-    return scaled.permute(0, 3, 1, 2).contiguous()
+WHOLE = Share()
+"""All rows: there is one process."""
 
 
 class BatchLoader:
     """Passes over a set in random order, augmented: what training takes.
+
+    Worker processes read on beyond the end of an epoch, so that the next one does not wait.
 
     Parameters
     ----------
@@ -76,10 +63,10 @@ class BatchLoader:
         N pictures.
     input : InputSpec
         What the model takes.
-    augmentation : Augmentation or None
+    augmentation : Augmentation, DeviceAugmentation or None
         None for plain preprocessing.
     batch_size : int
-        Pictures in a batch.
+        Pictures in a batch, over all processes.
     seed : int
         Of the run.
     stream : str
@@ -87,7 +74,11 @@ class BatchLoader:
     workers : int
         Processes that read ahead; 0 for none.
     drop_last : bool
-        Whether an incomplete last batch is left out.
+        Whether an incomplete last batch is left out; only whole batches can be shared.
+    share : Share
+        This process's rows of each batch.
+    device : torch.device
+        Where pictures are normalised, and augmented if the augmentation says so.
 
     Raises
     ------
@@ -100,17 +91,22 @@ class BatchLoader:
         images: LabelledImages | ImageSource,
         *,
         input: InputSpec,
-        augmentation: Augmentation | None,
+        augmentation: Augmentation | DeviceAugmentation | None,
         batch_size: int,
         seed: int,
         stream: str,
         workers: int = 0,
         drop_last: bool = True,
+        share: Share = WHOLE,
+        device: torch.device = _CPU,
     ) -> None:
-        self._pictures = _Pictures(_cached(images), input, augmentation, seed=seed, stream=stream)
-        self._normalise = _Normaliser(input)
+        self._pictures = Pictures(_cached(images), input, augmentation, seed=seed, stream=stream)
+        self._finish = Finish(input, augmentation, device)
         self._batch_size = batch_size
         self._workers = workers
+        self._share = share
+        self._ahead: Iterator[Arrays] | None = None
+        self._next = (0, 0)
         self.steps_per_epoch = len(self._pictures) // batch_size
         if not drop_last and len(self._pictures) % batch_size:
             self.steps_per_epoch += 1
@@ -122,19 +118,37 @@ class BatchLoader:
 
     def epoch(self, epoch: int, start_step: int = 0) -> Iterator[Batch]:
         """Yield the batches of one epoch from a step on; both are counted from 0."""
-        order = self._pictures.order(epoch)
-        places = [
-            [
-                (epoch, position, order[position])
-                for position in range(
-                    step * self._batch_size,
-                    min((step + 1) * self._batch_size, len(order)),
-                )
-            ]
-            for step in range(start_step, self.steps_per_epoch)
-        ]
-        for arrays in _read(self._pictures, places, workers=self._workers):
-            yield self._normalise(arrays)
+        for step in range(start_step, self.steps_per_epoch):
+            yield self._finish(self._read(epoch, step))
+
+    def close(self) -> None:
+        """End the worker processes; reading again starts new ones."""
+        self._ahead = None
+
+    def _read(self, epoch: int, step: int) -> Arrays:
+        ahead = self._ahead
+        if ahead is None or self._next != (epoch, step):
+            places = self._places(epoch, step)
+            ahead = read(
+                self._pictures, places, workers=self._workers, pin=self._finish.copies_to_gpu
+            )
+        # Not kept if it raises: what raised yields no more.
+        self._ahead = None
+        arrays = next(ahead)
+        self._ahead = ahead
+        last = step + 1 == self.steps_per_epoch
+        self._next = (epoch + 1, 0) if last else (epoch, step + 1)
+        return arrays
+
+    def _places(self, epoch: int, step: int) -> Iterator[list[Place]]:
+        """Yield the places of each batch from a step on, without end."""
+        while True:
+            order = self._pictures.order(epoch)
+            for start in range(step * self._batch_size, len(order), self._batch_size):
+                rows = min(self._batch_size, len(order) - start)
+                if start // self._batch_size < self.steps_per_epoch:
+                    yield [(epoch, start + row, order[start + row]) for row in self._share.of(rows)]
+            epoch, step = epoch + 1, 0
 
 
 class EndlessLoader:
@@ -149,51 +163,94 @@ class EndlessLoader:
         source: ImageSource,
         *,
         input: InputSpec,
-        augmentation: Augmentation | None,
+        augmentation: Augmentation | DeviceAugmentation | None,
         batch_size: int,
         seed: int,
         stream: str,
         workers: int = 0,
+        share: Share = WHOLE,
+        device: torch.device = _CPU,
     ) -> None:
         if len(source) == 0:
             raise DataError("there are no outlier images to draw from; set `data.outliers`")
-        self._pictures = _Pictures(
+        self._source = source
+        self._pictures = Pictures(
             CachedImages(source), input, augmentation, seed=seed, stream=stream
         )
-        self._normalise = _Normaliser(input)
+        self._finish = Finish(input, augmentation, device)
         self._batch_size = batch_size
         self._workers = workers
+        self._share = share
         self._position = 0
-        self._ahead: Iterator[_Arrays] | None = None
+        self._ahead: Iterator[Arrays] | None = None
+        self._fingerprint: str | None = None
 
     def next(self) -> Tensor:
         """Return the next batch, (B, 3, H, W) float32, normalised."""
         if self._ahead is None:
-            places = _EndlessPlaces(self._pictures, self._position, self._batch_size)
-            self._ahead = _read(self._pictures, places, workers=self._workers)
+            self._ahead = read(
+                self._pictures,
+                self._places(self._position),
+                workers=self._workers,
+                pin=self._finish.copies_to_gpu,
+            )
         arrays = next(self._ahead)
         self._position += self._batch_size
-        return self._normalise(arrays).images
+        return self._finish(arrays).images
 
-    def state(self) -> dict[str, int]:
-        """Return where the stream stands: pictures handed out so far, and size of the source."""
-        return {"position": self._position, "source_size": len(self._pictures)}
+    def close(self) -> None:
+        """End the worker processes; reading again starts new ones."""
+        self._ahead = None
 
-    def restore(self, state: Mapping[str, int]) -> None:
+    def state(self) -> dict[str, Any]:
+        """Return where the stream stands: pictures handed out so far, and what it is drawn from."""
+        return {
+            "position": self._position,
+            "source_size": len(self._pictures),
+            "fingerprint": self.fingerprint(),
+        }
+
+    def restore(self, state: Mapping[str, Any]) -> None:
         """Go to where `state` was taken; what comes next is what came next then.
 
         Raises
         ------
         DataError
-            The source has another size than it had.
+            The source is not what it was.
         """
         if state["source_size"] != len(self._pictures):
             raise DataError(
                 f"the outlier set has {len(self._pictures)} images, but had "
                 f"{state['source_size']} when the checkpoint was written; restore it"
             )
+        # Checkpoints of earlier versions know the size alone.
+        if state.get("fingerprint", self.fingerprint()) != self.fingerprint():
+            raise DataError(
+                "the outlier set has other images than when the checkpoint was written, though as "
+                "many; restore it or start a new run"
+            )
         self._position = state["position"]
         self._ahead = None
+
+    def fingerprint(self) -> str:
+        """Return what tells the source from others; see `content_fingerprint`."""
+        if self._fingerprint is None:
+            self._fingerprint = content_fingerprint(self._source)
+        return self._fingerprint
+
+    def _places(self, position: int) -> Iterator[list[Place]]:
+        """Yield the places of each batch, pass after pass, from a position on."""
+        number, order = -1, self._pictures.order(0)
+        while True:
+            places = []
+            for row in self._share.of(self._batch_size):
+                if (position + row) // len(order) != number:
+                    number = (position + row) // len(order)
+                    order = self._pictures.order(number)
+                at = (position + row) % len(order)
+                places.append((number, at, order[at]))
+            position += self._batch_size
+            yield places
 
 
 def evaluation_batches(
@@ -204,127 +261,17 @@ def evaluation_batches(
     workers: int = 0,
 ) -> Iterator[Batch]:
     """Yield all pictures in order, preprocessed as for serving and not augmented."""
-    pictures = _Pictures(images, input, None, seed=0, stream="evaluation")
-    normaliser = _Normaliser(input)
+    pictures = Pictures(images, input, None, seed=0, stream="evaluation")
+    finish = Finish(input, None, _CPU)
     places = [
         [(0, index, index) for index in range(start, min(start + batch_size, len(pictures)))]
         for start in range(0, len(pictures), batch_size)
     ]
-    for arrays in _read(pictures, places, workers=workers):
-        yield normaliser(arrays)
+    for arrays in read(pictures, places, workers=workers):
+        yield finish(arrays)
 
 
 def _cached(images: LabelledImages | ImageSource) -> LabelledImages | ImageSource:
     if isinstance(images, LabelledImages):
         return replace(images, source=CachedImages(images.source))
     return CachedImages(images)
-
-
-class _Pictures(Dataset[_Arrays]):
-    """Pictures of the model's size with their labels, by batches of places."""
-
-    def __init__(
-        self,
-        images: LabelledImages | ImageSource,
-        spec: InputSpec,
-        augmentation: Augmentation | None,
-        *,
-        seed: int,
-        stream: str,
-    ) -> None:
-        self._labels = images.labels if isinstance(images, LabelledImages) else None
-        self._source = images.source if isinstance(images, LabelledImages) else images
-        self._preprocessing = spec.preprocessing
-        self._augmentation = augmentation
-        self._seed = seed
-        self._stream = stream
-
-    def __len__(self) -> int:
-        return len(self._source)
-
-    def order(self, number: int) -> Sequence[int]:
-        """Return the indices in the order of one pass."""
-        return shuffled(len(self), seed=self._seed, stream=self._stream, number=number)
-
-    def batch(self, places: Sequence[Place]) -> _Arrays:
-        """Return the pictures and labels of these places."""
-        pixels = np.stack([self._pixels(place) for place in places])
-        if self._labels is None:
-            labels = np.full(len(places), UNLABELLED, dtype=np.int64)
-        else:
-            labels = self._labels[[index for _, _, index in places]]
-        return torch.from_numpy(pixels), torch.from_numpy(labels)
-
-    def __getitems__(self, places: Sequence[Place]) -> _Arrays | DataError:
-        """Return `batch`, or the error: raised, a worker would bury it in its own traceback."""
-        try:
-            return self.batch(places)
-        except DataError as error:
-            return error
-
-    def _pixels(self, place: Place) -> NDArray[np.uint8]:
-        number, position, index = place
-        image = self._source.read(index)
-        if self._augmentation is None:
-            return preprocess(image, self._preprocessing)
-        rng = generator(self._seed, f"{self._stream}/augment", number, position)
-        return np.array(self._augmentation(image, rng), dtype=np.uint8)
-
-
-@dataclass(frozen=True)
-class _EndlessPlaces:
-    """Batches of places, pass after pass, from a position on."""
-
-    pictures: _Pictures
-    position: int
-    batch_size: int
-
-    def __iter__(self) -> Iterator[list[Place]]:
-        position, number, order = self.position, -1, self.pictures.order(0)
-        while True:
-            places = []
-            for _ in range(self.batch_size):
-                if position // len(order) != number:
-                    number = position // len(order)
-                    order = self.pictures.order(number)
-                at = position % len(order)
-                places.append((number, at, order[at]))
-                position += 1
-            yield places
-
-
-class _Normaliser:
-    """Turns arrays into a batch."""
-
-    def __init__(self, spec: InputSpec) -> None:
-        self._mean = torch.tensor(spec.mean, dtype=torch.float32)
-        self._std = torch.tensor(spec.std, dtype=torch.float32)
-
-    def __call__(self, arrays: _Arrays) -> Batch:
-        pixels, labels = arrays
-        return Batch(normalise(pixels, mean=self._mean, std=self._std), labels)
-
-
-def _read(
-    pictures: _Pictures, batches: Iterable[list[Place]], *, workers: int
-) -> Iterator[_Arrays]:
-    """Yield the arrays of each batch of places, in order, read by `workers` processes."""
-    if workers == 0:
-        yield from map(pictures.batch, batches)
-        return
-    loader: DataLoader[_Arrays] = DataLoader(
-        pictures,
-        batch_sampler=batches,
-        num_workers=workers,
-        collate_fn=_as_is,
-        # One of its own: it draws a seed for the workers, which nothing here uses.
-        generator=torch.Generator(),
-    )
-    for arrays in loader:
-        if isinstance(arrays, DataError):
-            raise arrays
-        yield arrays
-
-
-def _as_is(arrays: Any) -> Any:
-    return arrays

@@ -50,8 +50,10 @@ class Ice(Method):
     r"""ICE: :math:`CE(h, y) + \lambda \{ E[-h_y] + E_{out}[-\log(1 - e^{\max_i h_i})] \}`.
 
     h are the logits of a `GaussianHead`, which takes the classifier's place; it starts from the
-    training images' features by the network as it is before the first step, pretrained or not.
-    Images and outliers pass the model as one batch.
+    training images' features by the network as it is before the first step. Pretrain that for fifty
+    steps or more, or not at all: after a few, BatchNorm's running statistics are still far from the
+    batches', h is hundreds below 0, and outliers give no gradient. Images and outliers pass the
+    model as one batch.
 
     References
     ----------
