@@ -297,7 +297,7 @@ def _manifest(
         outputs=tuple(_output(tensor.name) for tensor in graph.outputs),
         default_score=settings.default_score,
         training=Training(
-            method=run.recipe.method.name,
+            method=run.recipe.method.method_name,
             hyperparameters=portable_recipe(run.recipe),
             seed=run.recipe.seed,
             data_fingerprint=run.fingerprint,

@@ -13,7 +13,6 @@ from contextlib import contextmanager
 
 import httpx
 import pytest
-import torch
 
 from export.parity import SourceModel, measure, read_batches
 from oodserve.predictor import Predictor
@@ -21,7 +20,6 @@ from tests.e2e.conftest import DEMO_TIMEOUT_S, free_port
 from tests.server_process import ROOT
 from train.data.folders import open_splits
 from train.run import load_run
-from train.scorers.registry import build_scorer
 
 pytestmark = [pytest.mark.e2e, pytest.mark.timeout(1800)]
 
@@ -64,9 +62,7 @@ def test_torch_and_the_demos_bundle_are_equal_on_every_test_image(
 ) -> None:
     trained = load_run(ROOT / "runs" / "digits")
     predictor = Predictor.load(ROOT / "models" / "digits")
-    scorers: dict[str, torch.nn.Module] = {
-        name: build_scorer(name) for name in predictor.bundle.manifest.scores
-    }
+    scorers = trained.scorers(predictor.bundle.manifest.scores)
     source = SourceModel(trained.model, scorers, trained.input, features=False)
     images = open_splits(trained.recipe.data, trained.recipe.input).test.source
     batches = read_batches(images, trained.input, indices=list(range(len(images))))

@@ -9,14 +9,12 @@ from pathlib import Path
 
 import httpx
 import pytest
-import torch
 
 from export.parity import SourceModel, measure, read_batches
 from oodserve.predictor import Predictor
 from tests.server_process import ROOT, running_server
 from train.data.folders import open_splits
 from train.run import load_run
-from train.scorers.registry import build_scorer
 
 BRIEF = ("pretrain.epochs=4", "finetune.epochs=1")
 """Enough to be a trained network; how well it detects is for the demo to show."""
@@ -50,9 +48,7 @@ def test_torch_and_the_artefact_are_equal_on_every_test_image(place: Path) -> No
     trained = load_run(place / "run")
     splits = open_splits(trained.recipe.data, trained.recipe.input)
     predictor = Predictor.load(place / "models" / "digits")
-    scorers: dict[str, torch.nn.Module] = {
-        name: build_scorer(name) for name in predictor.bundle.manifest.scores
-    }
+    scorers = trained.scorers(predictor.bundle.manifest.scores)
     source = SourceModel(trained.model, scorers, trained.input, features=False)
     for images in (splits.test.source, *splits.ood.values()):
         batches = read_batches(images, trained.input, indices=list(range(len(images))))

@@ -58,6 +58,7 @@ def classifier(recipe_path: Path) -> Classifier:
             nn.init.normal_(layer.running_mean, std=0.3)
             nn.init.uniform_(layer.running_var, 0.3, 3.0)
     # So far apart that no label hangs by a thread.
+    assert isinstance(model.head, nn.Linear)
     nn.init.normal_(model.head.weight, std=0.3)
     return model
 

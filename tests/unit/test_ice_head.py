@@ -20,9 +20,9 @@ from oodserve.errors import RecipeError
 from oodserve.images import Preprocessing
 from train.networks.classifier import Classifier
 from train.networks.gaussian import Covariance, GaussianHead, tied_gaussians
+from train.optimisation import parameter_groups
 from train.recipes import StageRecipe
 from train.scorers.energy import Energy
-from train.optimisation import parameter_groups
 
 every_covariance = pytest.mark.parametrize("covariance", get_args(Covariance))
 

@@ -25,7 +25,8 @@ from train.scorers.registry import build_scorer
 from train.scorers.scorer import FitData, MapsBatch, Scorer
 from train.scorers.vim import Vim, VimSettings, _authors_dim
 
-detectors: Any = pytest.importorskip("pytorch_ood.detector")
+# isort: split
+from pytorch_ood import detector as detectors
 
 N, D, K = 240, 6, 4
 Array = NDArray[np.floating[Any]]

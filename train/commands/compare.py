@@ -26,7 +26,7 @@ def add_parser(commands: argparse._SubParsersAction[argparse.ArgumentParser]) ->
         ),
     )
     parser.add_argument(
-        "comparison", type=Path, nargs="+", metavar="COMPARISON.toml | RUN",
+        "comparison", type=Path, nargs="+", metavar="COMPARISON.toml|RUN",
         help="a comparison file, or folders of evaluated runs",
     )  # fmt: skip
     parser.add_argument("--to", required=True, type=Path, metavar="DIR", dest="folder")

@@ -85,7 +85,7 @@ def collect(plan: Plan) -> Compared:
     comparison = plan.comparison
     evaluations = {
         variant.title: tuple(
-            read_evaluation(plan.folder_of(variant, seed)) for seed in comparison.seeds
+            _evaluation_of(plan.folder_of(variant, seed)) for seed in comparison.seeds
         )
         for variant in comparison.variants
     }
@@ -103,7 +103,7 @@ def collect_runs(folders: Sequence[Path]) -> Compared:
     """
     grouped: dict[str, list[Evaluation]] = {}
     for folder in folders:
-        evaluation = read_evaluation(folder)
+        evaluation = _evaluation_of(folder)
         grouped.setdefault(f"{evaluation.run.name}: {evaluation.run.method}", []).append(evaluation)
     everything = [item for items in grouped.values() for item in items]
     scores = tuple(dict.fromkeys(score for item in everything for score in item.scores))
@@ -199,6 +199,15 @@ def to_json(compared: Compared) -> str:
         "methods": [_method(compared, title) for title in compared.evaluations],
     }
     return json.dumps(document, indent=1) + "\n"
+
+
+def _evaluation_of(run: Path) -> Evaluation:
+    evaluation = read_evaluation(run)
+    if evaluation is None:
+        raise DataError(
+            f"the run `{run}` has not been evaluated; use `python -m train evaluate {run}`"
+        )
+    return evaluation
 
 
 def _method(compared: Compared, title: str) -> dict[str, Any]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from types import MappingProxyType
 from typing import Annotated, Any
@@ -48,7 +48,7 @@ from train.scorers.vim import Vim, VimSettings
 class Registration:
     """A score's class and, where it has knobs, their settings."""
 
-    build: Callable[..., Scorer]
+    build: type[Scorer]
     settings: type[ScorerSettings] = ScorerSettings
 
 
