@@ -1,6 +1,6 @@
 """What a training step of each method costs, and how long a real loop waits for its images.
 
-    python -m benchmarks.training_step [--rounds 7] [--side 64] [--batch 16] [--threads 1] [--write]
+    python -m benchmarks.training_step [--rounds 7] [--side 64] [--batch 32] [--threads 1] [--write]
 
 Every method and plain cross-entropy take a step in turn, on the same network and batch, so that a
 machine that is slow for a while is so for all of them. A method's cost is the median, over the
@@ -12,10 +12,7 @@ trains on JPEG files that are already about as small as the network's input. `--
 from __future__ import annotations
 
 import argparse
-import os
-import platform
 import statistics
-import subprocess
 import tempfile
 import time
 from collections.abc import Callable, Mapping
@@ -29,6 +26,7 @@ from PIL import Image
 from pydantic import TypeAdapter
 from rich.console import Console
 
+from benchmarks.machine import describe
 from train.data.folders import open_splits
 from train.distributed import Group, start_fabric
 from train.draw import Draw
@@ -186,9 +184,8 @@ def to_markdown(options: argparse.Namespace) -> str:
     lines = [
         "# Training step",
         "",
-        f"Commit {_commit()}; {_processor()}, {os.cpu_count()} CPUs, {torch.get_num_threads()} "
-        f"threads; torch {torch.__version__}. Written by `python -m benchmarks.training_step "
-        "--write`.",
+        f"{describe()} {torch.get_num_threads()} threads. Written by "
+        "`python -m benchmarks.training_step --write`.",
         "",
         f"ResNet-18, {options.side} x {options.side} pixels, {options.batch} images and as many "
         f"outliers in a step, {options.rounds} rounds. A cross-entropy step takes "
@@ -221,27 +218,12 @@ def to_markdown(options: argparse.Namespace) -> str:
     return "\n".join(lines) + "\n"
 
 
-def _commit() -> str:
-    command = ["git", "describe", "--always", "--dirty", "--abbrev=12"]
-    found = subprocess.run(command, capture_output=True, text=True, check=False)
-    return found.stdout.strip() or "unknown"
-
-
-def _processor() -> str:
-    try:
-        text = Path("/proc/cpuinfo").read_text(encoding="utf-8")
-    except OSError:
-        return platform.processor() or platform.machine()
-    names = [line.partition(":")[2].strip() for line in text.splitlines() if "model name" in line]
-    return names[0] if names else platform.machine()
-
-
 def main() -> None:
     """Run the command line."""
     parser = argparse.ArgumentParser(prog="python -m benchmarks.training_step")
     parser.add_argument("--rounds", type=int, default=7, help="steps of each method (7)")
     parser.add_argument("--side", type=int, default=64, help="rows and columns of the input (64)")
-    parser.add_argument("--batch", type=int, default=16, help="images in a step (16)")
+    parser.add_argument("--batch", type=int, default=32, help="images in a step (32)")
     parser.add_argument("--threads", type=int, default=0, help="of torch (its own choice)")
     parser.add_argument("--write", action="store_true", help=f"replace {RESULT.name}")
     options = parser.parse_args()

@@ -27,6 +27,10 @@ SHOWN = ("auroc", "fpr@95tpr_ood")
 """Figures that the tables show, a table for each on each out-of-distribution set."""
 
 
+SUMMARISED = 2
+"""Scores, the first ones that every method has, for which there is a summary."""
+
+
 @dataclass(frozen=True)
 class Compared:
     """Evaluations of several methods over several seeds.
@@ -171,8 +175,15 @@ def as_markdown(compared: Compared) -> str:
 
 
 def tables_of(compared: Compared) -> list[Table]:
-    """Return the tables: for each set each of `SHOWN`, methods by scores."""
-    return [_table(compared, ood_set, figure) for ood_set in compared.ood_sets for figure in SHOWN]
+    """Return the tables: a summary, then for each set each of `SHOWN`, methods by scores."""
+    titles = list(compared.evaluations)
+    shared = [
+        score for score in compared.scores if all(compared.has(title, score) for title in titles)
+    ]
+    return [
+        *(summary_table(compared, score=score) for score in shared[:SUMMARISED]),
+        *(_table(compared, ood_set, figure) for ood_set in compared.ood_sets for figure in SHOWN),
+    ]
 
 
 def summary_table(compared: Compared, *, score: str) -> Table:
@@ -186,7 +197,7 @@ def summary_table(compared: Compared, *, score: str) -> Table:
         )
         for title in compared.evaluations
     )
-    return Table(columns, rows)
+    return Table(columns, rows, caption=f"AUROC by {score}")
 
 
 def to_json(compared: Compared) -> str:
@@ -240,7 +251,7 @@ def _table(compared: Compared, ood_set: str, figure: str) -> Table:
 
 
 def _auroc_column(ood_set: str) -> Column:
-    return Column(f"AUROC {ood_set}", better="larger")
+    return Column(ood_set, better="larger")
 
 
 def _shared(lists: Sequence[Sequence[str]]) -> tuple[str, ...]:
