@@ -4,7 +4,7 @@ python -m benchmarks.methods train/presets/plumage_methods.toml --jobs 2
 
 Runs go to `runs/NAME`, are cached there, and go on where they were interrupted. The tables, figures
 and every value are copied to `benchmarks/results/`, with the commit, the machine and the seconds
-that the training and the evaluation of each method took.
+that the epochs of each method took.
 """
 
 from __future__ import annotations
@@ -60,7 +60,8 @@ def times(plan: Plan) -> str:
     """Return what training took, as Markdown: seconds of the epochs, mean over the seeds."""
     lines = ["| training | seconds, mean over seeds |", "| --- | ---: |"]
     first = [seconds_of(plan.folder / task.name) for task in plan.pretrainings]
-    lines.append(f"| pretraining, shared | {np.mean(first):.0f} |")
+    if first:
+        lines.append(f"| pretraining, shared | {np.mean(first):.0f} |")
     for variant in plan.comparison.variants:
         each = [seconds_of(plan.folder_of(variant, seed)) for seed in plan.comparison.seeds]
         lines.append(f"| {variant.title} | {np.mean(each):.0f} |")

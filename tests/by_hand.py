@@ -149,7 +149,6 @@ def draw(*, epoch: int = 1, epochs: int = 1) -> Draw:
     return Draw(
         rng=np.random.default_rng(SEED),
         torch_generator=torch.Generator().manual_seed(SEED),
-        progress=0.0,
         epoch=epoch,
         epochs=epochs,
     )

@@ -114,7 +114,6 @@ def descend(model: Classifier, method: Method, images: Tensor, labels: Tensor) -
         draw = Draw(
             rng=np.random.default_rng(step),
             torch_generator=torch.Generator().manual_seed(step),
-            progress=step / steps,
             epoch=1,
             epochs=1,
         )

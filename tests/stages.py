@@ -22,7 +22,7 @@ from tests.training import write_recipe
 from train.data.folders import Splits
 from train.data.procedural import ProceduralOutliers
 from train.data.sources import LabelledImages
-from train.distributed import Group, Precision, start_fabric
+from train.distributed import PATIENCE, Group, Precision, start_fabric
 from train.embedding import embed
 from train.methods.registry import METHODS, MethodSettings, build_method
 from train.networks.classifier import Classifier
@@ -40,13 +40,25 @@ CASES: dict[str, dict[str, Any]] = {
     "mixoe, cutmix per sample": {"name": "mixoe", "operation": "cutmix", "lam_per": "sample"},
     "mixoe, consistent": {"name": "mixoe", "consistency": "l2"},
     "mixoe, synthesised": {"name": "mixoe"},
+    "mixoe, synthesised, permuted": {"name": "mixoe"},
+    "logit_mixing, cutmix": {"name": "logit_mixing", "operation": "cutmix", "consistency": "l2"},
+    "oe, mining": {"name": "oe", "mining": 0.5},
     "ascood, one pass for both": {"name": "ascood", "share_forward": True},
+    "ascood, energy": {"name": "ascood", "loss": "energy"},
+    "ice, diagonal": {"name": "ice", "covariance": "diag"},
 }
-"""Title to settings of a method; "synthesised" in it has the outliers made from the images."""
+"""Title to settings of a method; "synthesised" in it has the outliers made from the images, and
+"permuted" each from another image than it goes with."""
 
+WHOLE = {"oe, mining"}
+"""Cases that compare what they compute across the batch, which therefore is not taken in parts."""
 
-RATES = {"ice": 1e-5}
-"""Learning rates of methods that a larger one makes diverge on so small a network."""
+CLIPPED = {"ice": 5.0}
+"""Norms to which the gradients of methods are clipped that need it."""
+
+RATES = {"ice": 5e-3}
+"""Learning rates of cases other than 0.05. With fewer images than features, this one makes what is
+rounded otherwise in one step ten times as large in the next."""
 
 
 class Run(Document):
@@ -81,7 +93,7 @@ def training(title: str, folder: Path, run: Run | None = None) -> StageWork:
     """Return the work of a stage of a case, for as many processes as there are."""
     run = run or Run()
     stage = _stage(title, run)
-    recipe = _recipe(folder)
+    recipe = _recipe(folder, partner="permuted" if "permuted" in title else "self")
     fabric = start_fabric(accelerator="cpu", precision=run.precision)
     splits, model = _splits(with_outliers="synthesised" not in title), network()
     stage.method.attach(model)
@@ -98,6 +110,12 @@ def training(title: str, folder: Path, run: Run | None = None) -> StageWork:
         torch_generator=torch.Generator().manual_seed(1),
     )
     return StageWork(work, stage)
+
+
+def start(title: str, folder: Path) -> dict[str, Tensor]:
+    """Return the weights of a case before its first step."""
+    states = training(title, folder).training.model.state_dict()
+    return {name: value.clone() for name, value in states.items()}
 
 
 def weights(title: str, folder: Path, run: Run | None = None) -> dict[str, Tensor]:
@@ -117,6 +135,9 @@ def weights(title: str, folder: Path, run: Run | None = None) -> dict[str, Tenso
 def main(folder: Path) -> None:
     """Train every case in this process and its like; the first one writes what came out."""
     group = Group(start_fabric(accelerator="cpu", precision="32-true"))
+    process_group = torch.distributed.distributed_c10d._get_default_group()
+    waits = process_group._get_backend(torch.device("cpu")).options._timeout
+    assert waits == PATIENCE, waits
     cases = {title: Run() for title in CASES}
     cases |= {"standard, train": Run(batch_norm="train"), "mixup, parts": Run(accumulate=2)}
     for title, run in cases.items():
@@ -134,20 +155,21 @@ def _stage(title: str, run: Run) -> Stage:
     recipe = StageRecipe(
         epochs=1,
         batch_size=BATCH,
-        learning_rate=run.learning_rate or RATES.get(name, 0.05),
+        learning_rate=run.learning_rate or RATES.get(title, 0.05),
         min_learning_rate=0.0,
         weight_decay=5e-4,
+        gradient_clip_norm=CLIPPED.get(name),
         accumulate=run.accumulate,
         batch_norm=run.batch_norm,
     )
     return Stage("finetune", recipe, build_method(settings))
 
 
-def _recipe(folder: Path) -> Recipe:
+def _recipe(folder: Path, *, partner: str) -> Recipe:
     folder.mkdir(parents=True, exist_ok=True)
     group_rank = torch.distributed.get_rank() if torch.distributed.is_initialized() else 0
     path = write_recipe(folder / f"recipe-{group_rank}.toml", folder)
-    return load_recipe(path, ['augment={preset="none"}'])
+    return load_recipe(path, ['augment={preset="none"}', f"synthesis.partner={partner}"])
 
 
 def _splits(*, with_outliers: bool) -> Splits:

@@ -12,6 +12,7 @@ import logging
 import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from datetime import timedelta
 from typing import Any, Literal
 
 import torch
@@ -24,6 +25,10 @@ from oodserve.errors import RecipeError
 
 Accelerator = Literal["auto", "cpu", "gpu"]
 Precision = Literal["32-true", "bf16-mixed", "16-mixed"]
+
+PATIENCE = timedelta(hours=12)
+"""How long a process waits for the others. Process 0 alone reads all images for a method's start,
+for validation and for fitting the scores, which may take longer than the usual half an hour."""
 
 
 @dataclass(frozen=True)
@@ -86,7 +91,7 @@ def start_fabric(*, accelerator: Accelerator, precision: Precision) -> Fabric:
         num_nodes=launch.processes // launch.local_processes,
         # Buffers are averaged after each step instead (`Group.average`): replacing them between
         # two passes of one step would break the backward pass of the first.
-        strategy=DDPStrategy(**_kept_buffers()),
+        strategy=DDPStrategy(timeout=PATIENCE, **_kept_buffers()),
         precision=precision,
     )
     # Otherwise each process announces itself.

@@ -7,7 +7,6 @@ from dataclasses import dataclass
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
 from torch import Tensor
 
 
@@ -30,8 +29,6 @@ class Draw:
         For single numbers: mixing coefficients, boxes. In the same state on every process.
     torch_generator : torch.Generator
         For tensors: noise, permutations. On the CPU, in the same state on every process.
-    progress : float
-        Share of the stage's steps already done, in [0, 1].
     epoch, epochs : int
         The current epoch, counted from 1, and how many there are.
     rank, processes : int
@@ -43,17 +40,11 @@ class Draw:
 
     rng: np.random.Generator
     torch_generator: torch.Generator
-    progress: float
     epoch: int
     epochs: int
     rank: int = 0
     processes: int = 1
     gather: Callable[[Tensor], Tensor] = alone
-
-    def beta(self, first: float, second: float, *, rows: int) -> NDArray[np.float64]:
-        """Return one Beta(first, second) number for each of this process's rows, (rows,)."""
-        numbers = self.rng.beta(first, second, size=rows * self.processes)
-        return numbers[self._mine(rows)]
 
     def normal(self, like: Tensor) -> Tensor:
         """Return standard normal numbers of the shape, dtype and device of this process's rows."""

@@ -31,6 +31,7 @@ from train.run import (
     SCORERS_STATE,
     WEIGHTS,
     ModelCard,
+    read_model,
 )
 from train.scorers.fitting import fitted_scorers, state_of
 from train.stage import Position, Stage, StageWork, Training, part_of
@@ -235,8 +236,10 @@ def _finish(training: Training) -> None:
     accuracy = accuracy_on(training.model, splits.validation, spec)
     checkpoint.save_tensors(training.model.state_dict(), training.folder / WEIGHTS)
     recipe = training.recipe
+    # Not on the model that was trained, which may be on a GPU, compiled or made for many processes.
+    model = read_model(training.folder, recipe, n_classes=len(splits.classes))
     scorers = fitted_scorers(
-        recipe.scores, recipe.scorers, training.model, lambda: splits, spec, seed=recipe.seed
+        recipe.scores, recipe.scorers, model, lambda: splits, spec, seed=recipe.seed
     )
     state = state_of(scorers)
     if state:

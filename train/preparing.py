@@ -20,7 +20,8 @@ from train.methods.standard import Standard, StandardSettings
 from train.models import build_classifier
 from train.networks.classifier import Classifier
 from train.recipes import Recipe
-from train.run import PRETRAINED
+from train.run import PRETRAINED, bare_model
+from train.scorers.fitting import check_scorers
 from train.stage import Position, Stage, Training
 
 
@@ -32,11 +33,18 @@ def prepare(recipe: Recipe, folder: Path) -> tuple[Training, list[Stage]]:
     DataError
         The data are not what the recipe needs.
     RecipeError
-        A batch cannot be divided, a run to start from has no weights, or nothing can be compiled.
+        A score does not fit the model, a batch cannot be divided, a run to start from has no
+        weights, or nothing can be compiled.
     """
     splits = open_splits(recipe.data, recipe.input)
     stages = _stages(recipe)
     _refuse_large_batches(stages, len(splits.train))
+    check_scorers(
+        recipe.scores,
+        recipe.scorers,
+        bare_model(recipe, n_classes=len(splits.classes)),
+        n_train=len(splits.train),
+    )
     refuse_unreadable([splits.validation, splits.test])
     fabric = start_fabric(accelerator=recipe.accelerator, precision=recipe.precision)
     group = Group(fabric)

@@ -17,6 +17,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Annotated, Literal
 
+import torch
 from pydantic import Field, ValidationError
 from safetensors import SafetensorError
 from safetensors.torch import load_file
@@ -133,12 +134,40 @@ def load_run(path: Path) -> TrainedRun:
         card = ModelCard.model_validate_json((path / CARD).read_bytes())
     except ValidationError as error:
         raise DataError(f"`{path / CARD}` is damaged: {explain(error)}") from error
+    model = read_model(path, recipe, n_classes=len(card.classes))
+    return TrainedRun(path=path, recipe=recipe, card=card, model=model)
+
+
+def bare_model(recipe: Recipe, *, n_classes: int) -> Classifier:
+    """Return the model of a recipe as it is after training, but for its weights.
+
+    In train mode, on the CPU, with what the method attaches. Its weights are random; torch's
+    global generator is left as it was.
+
+    Raises
+    ------
+    RecipeError
+        The method's settings do not fit the model.
+    """
     # Only the shape is needed: the weights follow from the run itself.
     bare = recipe.model.model_copy(update={"weights": "none"})
-    model = build_classifier(bare, len(card.classes))
-    build_method(recipe.method).attach(model)
+    with torch.random.fork_rng(devices=[]):
+        model = build_classifier(bare, n_classes)
+        build_method(recipe.method).attach(model)
+    return model
+
+
+def read_model(path: Path, recipe: Recipe, *, n_classes: int) -> Classifier:
+    """Return the model of a run folder's finished weights, in eval mode on the CPU.
+
+    Raises
+    ------
+    DataError
+        The weights are damaged.
+    """
+    model = bare_model(recipe, n_classes=n_classes)
     try:
         model.load_state_dict(load_file(path / WEIGHTS))
     except (RuntimeError, SafetensorError, OSError) as error:
         raise DataError(f"`{path / WEIGHTS}` is damaged ({error}); train again") from error
-    return TrainedRun(path=path, recipe=recipe, card=card, model=model.eval())
+    return model.eval()

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -13,15 +13,15 @@ import torch
 from lightning_fabric import Fabric
 from torch import Tensor
 
-from oodserve.errors import RecipeError
 from train import checkpoint
 from train.data.augment import build_augmentation
 from train.data.folders import Splits
 from train.data.loading import BatchLoader, EndlessLoader, Share
 from train.distributed import Group, freeze_batch_norm, norm_statistics
+from train.divergence import Diverged, are_finite
 from train.draw import Draw
 from train.methods.method import Method, TrainingBatch
-from train.methods.synthesis.settings import synthesise
+from train.methods.synthesis.batches import with_outliers
 from train.microbatches import add_terms, micro_batches
 from train.networks.classifier import Classifier
 from train.optimisation import parameter_groups
@@ -146,17 +146,16 @@ class StageWork:
 
         Raises
         ------
-        RecipeError
-            The weights are no longer finite.
+        Diverged
+            The weights, or BatchNorm's statistics, are no longer finite.
         """
         training = self.training
-        finite = [value.isfinite().all() for value in training.model.parameters()]
-        if not torch.stack(finite).all():
-            raise self._diverged("a weight is no longer finite before")
+        states = training.model.state_dict()
+        if not are_finite(states):
+            raise self._diverged("a weight or a statistic is no longer finite before")
         if not training.group.is_main:
             return
         momentum = checkpoint.momentum_tensors(self.optimizer, self.names)
-        states = training.model.state_dict()
         metrics = training.folder / METRICS
         checkpoint.save(
             training.folder / CHECKPOINTS,
@@ -212,9 +211,10 @@ class StageWork:
             # Processes exchange gradients once, with the last part.
             alone = training.group.processes > 1 and number < count
             with training.fabric.no_backward_sync(self.model, enabled=alone):
-                terms = stage.method.objective(self.model, self._complete(part, draw), draw)
+                complete, watched = self._complete(part, draw)
+                terms = stage.method.objective(self.model, complete, draw)
                 training.fabric.backward(terms["loss"] / count)
-            add_terms(found, terms, share=1 / count)
+            add_terms(found, watched | terms, share=1 / count)
         whole = training.group.combine(found)
         if not np.isfinite(whole["loss"]):
             raise self._diverged(f"the loss became {whole['loss']} in")
@@ -231,7 +231,6 @@ class StageWork:
         return Draw(
             rng=training.rng,
             torch_generator=training.torch_generator,
-            progress=self.steps_done / self.total_steps,
             epoch=training.position.epoch + 1,
             epochs=self.stage.settings.epochs,
             rank=rank,
@@ -239,18 +238,11 @@ class StageWork:
             gather=gather,
         )
 
-    def _complete(self, part: TrainingBatch, draw: Draw) -> TrainingBatch:
-        """Return the batch with outliers made from it, where the recipe says so."""
+    def _complete(self, part: TrainingBatch, draw: Draw) -> tuple[TrainingBatch, dict[str, Tensor]]:
+        """Return the batch with outliers made from it, where the recipe says so, and terms."""
         if self.outliers or not self.stage.method.needs_outliers:
-            return part
-        outliers = synthesise(
-            self.model,
-            part.images,
-            part.labels,
-            settings=self.training.recipe.synthesis,
-            draw=draw,
-        )
-        return replace(part, outliers=outliers)
+            return part, {}
+        return with_outliers(self.model, part, settings=self.training.recipe.synthesis, draw=draw)
 
     def _batches(self, epoch: int, start_step: int) -> Iterator[TrainingBatch]:
         """Yield this process's rows of each batch on the device, timing the wait for them."""
@@ -268,12 +260,12 @@ class StageWork:
                 outliers=None if outliers is None else _channels_last(outliers),
             )
 
-    def _diverged(self, what: str) -> RecipeError:
+    def _diverged(self, what: str) -> Diverged:
         training, stage = self.training, self.stage
         position, settings = training.position, stage.settings
         kept = checkpoint.state_file(training.folder / CHECKPOINTS)
         last = f"the last good checkpoint is `{kept}`" if kept else "there is no checkpoint yet"
-        return RecipeError(
+        return Diverged(
             f"{what} {stage.name} epoch {position.epoch + 1}, step {position.step + 1} of "
             f"{self.steps_per_epoch}, with the recipe `{training.folder / RECIPE}`; {last}; lower "
             f"`{stage.name}.learning_rate` ({settings.learning_rate:g}) or set "

@@ -36,6 +36,7 @@ from train import checkpoint
 from train.data.folders import open_splits
 from train.data.sources import seed_sequence
 from train.data.validation_outliers import KINDS, ValidationOutliers
+from train.divergence import Diverged
 from train.evaluation.scoring import score_source
 from train.fit import Stop, fit, resume
 from train.methods.standard import StandardSettings
@@ -73,7 +74,8 @@ def tune(tuning: Tuning, folder: Path, *, trials: int, console: Console, stop: S
     DataError
         The folder is of another search, its data changed, or the data lack what is needed.
     RecipeError
-        The recipe, or a value of the search space in it, has faults, or `trials` is below 1.
+        The recipe, or a value of the search space in it, has faults, or `trials` is below 1. Only
+        training that diverged is an outcome.
     train.fit.Interrupted
         `stop` said so; calling again goes on.
     """
@@ -218,10 +220,7 @@ def _measure(
                 f"the images in `{data.root}` changed during the search; start a new one"
             )
         reached, by_kind = measure_run(trained, seed=tuning.seed)
-    except (RecipeError, NonFiniteScore) as error:
-        # Before there is a run, it is the recipe that is wrong.
-        if not (run / RECIPE).exists():
-            raise
+    except (Diverged, NonFiniteScore) as error:
         return Outcome(number, values, 0.0, {}, 0.0, feasible=False, diverged=str(error))
     feasible = reached - baseline.accuracy >= tuning.accuracy_floor - _ROUNDING
     mean = float(np.mean(list(by_kind.values())))

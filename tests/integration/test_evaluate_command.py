@@ -119,6 +119,27 @@ def test_outliers_that_were_trained_with_are_named(
     assert "000.png` (outliers)" in capsys.readouterr().err
 
 
+def test_an_image_of_the_run_in_its_own_outlier_set_is_named(
+    run: Path, tree: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    copy, moved = tmp_path / "tree", tmp_path / "run"
+    shutil.copytree(tree, copy)
+    shutil.copytree(run, moved)
+    recipe = (moved / "recipe.toml").read_text()
+    (moved / "recipe.toml").write_text(recipe.replace(str(tree), str(copy)))
+    strays = {split: copy / "ood" / "squares" / f"stray-{split}.png" for split in ("train", "test")}
+    for split, stray in strays.items():
+        shutil.copy(copy / split / "rings" / "001.png", stray)
+    to = tmp_path / "report"
+    assert cli.main(["evaluate", str(moved), "--to", str(to), *FAST]) == 1
+    said = capsys.readouterr().err
+    assert "the out-of-distribution set `squares` holds images of the run itself" in said
+    for split, stray in strays.items():
+        assert f"`{stray}` is `{copy / split / 'rings' / '001.png'}` ({split})" in said
+    assert f"remove them from `{copy / 'ood' / 'squares'}`" in said
+    assert not to.exists()
+
+
 @pytest.mark.parametrize(
     ("arguments", "text"),
     [
@@ -128,17 +149,26 @@ def test_outliers_that_were_trained_with_are_named(
         (["--base-rate", "5"], "the base rate `5` is not ID:OOD"),
         (["--group", "near=held_out"], "the group `near` names the set `held_out`, which is not"),
         (["--group", "near"], "the group `near` is not GROUP=SET[,SET...]"),
-        (["--score", "sharpness"], "sharpness"),
+        (["--score", "sharpness"], "unknown score `sharpness`; known: msp,"),
+        (["--score", "ice"], "score `ice` needs the Gaussian head of method `ice`"),
         (["--resamples", "0"], "`resamples` = 0"),
         (["--target-tpr", "95"], "`target_tpr` = 95.0 is not strictly between 0 and 1"),
     ],
 )
 def test_what_cannot_be_evaluated_says_why(
-    run: Path, tree: Path, arguments: list[str], text: str, capsys: pytest.CaptureFixture[str]
-) -> None:
+    run: Path, tree: Path, tmp_path: Path, arguments: list[str], text: str,
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch,
+) -> None:  # fmt: skip
+    def score(*arguments: object, **options: object) -> None:
+        pytest.fail("an image was scored before the arguments were looked at")
+
+    monkeypatch.setattr("train.evaluation.run.score_source", score)
+    monkeypatch.setattr("train.scorers.fitting.embed", score)
     given = [argument.replace("{tree}", str(tree)) for argument in arguments]
-    assert cli.main(["evaluate", str(run), *given]) == 1
+    to = tmp_path / "report"
+    assert cli.main(["evaluate", str(run), *given, "--to", str(to)]) == 1
     assert text in capsys.readouterr().err
+    assert not to.exists()
 
 
 def test_without_outliers_it_says_how_to_give_some(

@@ -21,6 +21,7 @@ from train.data import contents
 from train.data.contents import content_fingerprint, refuse_unreadable
 from train.data.procedural import ProceduralOutliers
 from train.data.sources import ImageFiles, LabelledImages
+from train.divergence import Diverged
 from train.run import CHECKPOINTS
 from train.stage import StageWork
 
@@ -67,13 +68,22 @@ def test_bf16_and_parts_train_alike(tmp_path: Path) -> None:
         assert losses == pytest.approx(exact, abs=0.1)
 
 
-def test_weights_that_are_not_finite_are_not_saved(tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [("head.weight", torch.inf), ("backbone.1.running_var", torch.inf),
+     ("backbone.4.running_mean", torch.nan)],
+)  # fmt: skip
+def test_weights_and_statistics_that_are_not_finite_are_not_saved(
+    tmp_path: Path, name: str, value: float
+) -> None:
     """The last step of an epoch may ruin them, and no loss comes after it."""
     work = training("standard", tmp_path)
     next(work.steps(0))
     with torch.no_grad():
-        work.training.model.get_parameter("head.weight")[0, 0] = torch.inf
-    with pytest.raises(RecipeError, match=r"a weight is no longer finite before finetune epoch 1,"):
+        work.training.model.state_dict()[name].view(-1)[0] = value
+    with pytest.raises(
+        Diverged, match=r"a weight or a statistic is no longer finite before finetune epoch 1,"
+    ):
         work.save()
     assert not (tmp_path / CHECKPOINTS).exists()
 

@@ -206,6 +206,16 @@ def test_a_trial_that_diverges_counts_and_is_infeasible(recipe: Path) -> None:
     assert found.best is None
 
 
+def test_a_value_that_training_refuses_is_no_divergence(recipe: Path) -> None:
+    """It is found in the first step: none of the 768 intensities would be changed."""
+    overrides = (*SHORT, 'method={name="ascood"}', "data.outliers=")
+    made = Tuning(recipe, overrides, (Dimension("method.p_inv", "choice:1e-4"),))
+    folder = recipe.parent / "refused"
+    with pytest.raises(RecipeError, match=r"`p_inv` = 0\.0001 keeps none of an image's 768 inten"):
+        tune(made, folder, trials=1, console=QUIET, stop=never)
+    assert not (folder / RESULTS).exists()
+
+
 def test_the_best_is_feasible_and_the_first_of_equals() -> None:
     def outcome(number: int, auroc: float, feasible: bool) -> Outcome:
         return Outcome(number, {}, auroc, {}, 0.5, feasible)

@@ -304,3 +304,10 @@ def test_sets_and_groups_that_cannot_be_meant() -> None:
         parse_groups(["near=a,,b"])
     with pytest.raises(ConfigurationError, match="`resamples` = 0 leaves nothing to take interva"):
         EvaluationSettings(resamples=0)
+
+
+@pytest.mark.parametrize("name", ["target_tpr", "rule_confidence"])
+@pytest.mark.parametrize("value", [0.0, 1.0, 95.0, float("nan")])
+def test_shares_that_are_none_are_refused_at_once(name: str, value: float) -> None:
+    with pytest.raises(ConfigurationError, match=rf"`{name}` = {value} is not strictly between 0"):
+        EvaluationSettings(**{name: value})  # type: ignore[arg-type]

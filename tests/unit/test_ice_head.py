@@ -11,6 +11,7 @@ import onnxruntime
 import pytest
 import torch
 from scipy.spatial.distance import cdist
+from scipy.special import logsumexp
 from sklearn.covariance import EmpiricalCovariance
 from torch import Tensor, nn
 
@@ -202,6 +203,32 @@ def test_weight_decay_spares_the_head() -> None:
     assert set(group.names) == {"head.means", "head.log_diagonal", "head.lower"}
 
 
+@every_covariance
+@pytest.mark.parametrize("scale", [1, 1e3, 1e8])
+def test_evaluation_never_names_a_class_without_images(
+    covariance: Covariance, scale: float
+) -> None:
+    features, labels = clusters(60, N_FEATURES, 3, seed=0)
+    labels[labels == 1] = 3
+    head = GaussianHead(N_FEATURES, N_CLASSES, covariance=covariance)
+    head.start_from(features, labels, ridge=1e-3)
+    # Around the mean of all features, which is the empty class's, near and very far.
+    near = torch.randn(200, N_FEATURES, generator=torch.Generator().manual_seed(1))
+    given = (features.mean(dim=0) + scale * near).float()
+    with torch.no_grad():
+        trained, found = head(given), head.eval()(given)
+    kept = [0, 2, 3]
+    if scale == 1:
+        assert bool((trained.argmax(dim=1) == 1).any())
+    assert torch.equal(found[:, kept], trained[:, kept])
+    assert bool(torch.isfinite(found).all())
+    assert not bool((found.argmax(dim=1) == 1).any())
+    expected = torch.softmax(found[:, kept], dim=1)
+    torch.testing.assert_close(torch.softmax(found, dim=1)[:, kept], expected)
+    energy = torch.logsumexp(found[:, kept], dim=1)
+    torch.testing.assert_close(torch.logsumexp(found, dim=1), energy)
+
+
 # An exported graph.
 
 
@@ -212,9 +239,13 @@ class Flat(nn.Module):
         return images.flatten(1)
 
 
-def flat_classifier(covariance: Covariance, *, side: int = 4) -> Classifier:
+def flat_classifier(
+    covariance: Covariance, *, side: int = 4, empty: int | None = None
+) -> Classifier:
     size = 3 * side * side
     features, labels = clusters(120, size, 5, seed=3)
+    if empty is not None:
+        labels[labels == empty] = (empty + 1) % 5
     model = Classifier(Flat(), size, 5)
     model.head = GaussianHead(size, 5, covariance=covariance)
     model.head.start_from(0.3 * features, labels, ridge=1e-3)
@@ -226,15 +257,11 @@ def test_the_exported_logits_are_those_of_training_and_evaluation(
     covariance: Covariance, mode: bool
 ) -> None:
     model = flat_classifier(covariance).train(mode)
-    size = Preprocessing(
-        height=4, width=4, resize="exact", resize_height=4, resize_width=4, interpolation="bilinear"
-    )
-    spec = InputSpec(preprocessing=size, mean=(0.5, 0.5, 0.5), std=(0.25, 0.25, 0.25))
     with torch.no_grad():
         # After the mode was set: the exporter must not take L as it was then.
         assert isinstance(model.head, GaussianHead)
         model.head.log_diagonal.add_(0.1)
-    graph = export_graph(model, {"energy": Energy()}, spec)
+    graph = export_graph(model, {"energy": Energy()}, _spec())
     session = onnxruntime.InferenceSession(graph.content)
     images = np.random.default_rng(0).integers(256, size=(9, 4, 4, 3), dtype=np.uint8)
     logits, energy = session.run(["logits", "energy"], {"image": images})
@@ -244,6 +271,30 @@ def test_the_exported_logits_are_those_of_training_and_evaluation(
     np.testing.assert_allclose(logits, expected, rtol=2e-4, atol=1e-4)
     np.testing.assert_allclose(energy, Energy()(torch.empty(0), torch.from_numpy(logits)), 1e-5)
     assert "inverse" not in model.state_dict()
+
+
+@every_covariance
+def test_an_exported_graph_never_names_a_class_without_images(covariance: Covariance) -> None:
+    model = flat_classifier(covariance, empty=2).train()
+    graph = export_graph(model, {"energy": Energy()}, _spec())
+    session = onnxruntime.InferenceSession(graph.content)
+    images = np.random.default_rng(0).integers(256, size=(64, 4, 4, 3), dtype=np.uint8)
+    logits, energy = session.run(["logits", "energy"], {"image": images})
+    kept = [0, 1, 3, 4]
+    assert np.isfinite(logits).all()
+    assert (logits[:, 2] <= logits[:, kept].min(axis=1) - 9e3).all()
+    pixels = torch.from_numpy(images).permute(0, 3, 1, 2).float() / 255
+    with torch.no_grad():
+        expected = model.train()((pixels - 0.5) / 0.25).numpy()
+    np.testing.assert_allclose(logits[:, kept], expected[:, kept], rtol=2e-4, atol=1e-4)
+    np.testing.assert_allclose(energy, logsumexp(logits[:, kept].astype(float), axis=1), rtol=1e-4)
+
+
+def _spec() -> InputSpec:
+    size = Preprocessing(
+        height=4, width=4, resize="exact", resize_height=4, resize_width=4, interpolation="bilinear"
+    )
+    return InputSpec(preprocessing=size, mean=(0.5, 0.5, 0.5), std=(0.25, 0.25, 0.25))
 
 
 @every_covariance

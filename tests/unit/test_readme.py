@@ -6,6 +6,7 @@ import json
 from pathlib import Path
 
 import numpy as np
+import pytest
 
 from demo.steps import DATA, data_step, model_steps
 
@@ -14,27 +15,33 @@ README = (ROOT / "README.md").read_text(encoding="utf-8")
 RESULTS = ROOT / "benchmarks" / "results"
 
 
-def test_the_table_is_that_of_the_benchmark() -> None:
-    rows = [
-        line
-        for line in (RESULTS / "digits_methods.md").read_text(encoding="utf-8").splitlines()
-        if line.startswith("|")
-    ]
-    assert len(rows) == 2 + 6 * 2  # six methods, each by two scores
-    assert "\n".join(rows) in README
+def summary(name: str) -> str:
+    """Return the first tables of a benchmark's results: AUROC by two scores."""
+    text = (RESULTS / f"{name}.md").read_text(encoding="utf-8")
+    return text.partition("**auroc on")[0].strip()
 
 
-def test_the_table_is_the_mean_of_the_values_per_seed() -> None:
-    document = json.loads((RESULTS / "digits_methods.json").read_text())
+@pytest.mark.parametrize("name", ["plumage_methods", "digits_methods"])
+def test_the_tables_are_those_of_the_benchmarks(name: str) -> None:
+    assert summary(name).count("\n| ") == 2 * 11  # two scores, each with a header and ten methods
+    assert summary(name) in README
+
+
+@pytest.mark.parametrize("name", ["plumage_methods", "digits_methods"])
+def test_the_tables_are_the_means_of_the_values_per_seed(name: str) -> None:
+    document = json.loads((RESULTS / f"{name}.json").read_text())
     assert len(document["seeds"]) >= 3
-    for row in document["rows"]:
-        line = next(
-            text for text in README.splitlines()
-            if text.startswith(f"| {row['method']} | {row['score']} |")
-        )  # fmt: skip
-        for column in ("accuracy", "auroc", "fpr@95tpr_ood", "ood_miss@95id"):
-            values = 100 * np.array(row["values"][column])
-            assert f"{values.mean():.2f} ± {values.std(ddof=1):.2f}" in line
+    sections = summary(name).split("**AUROC by ")[1:]
+    for section in sections:
+        score = section.partition("**")[0]
+        lines = section.replace("**", "").splitlines()
+        for method in document["methods"]:
+            title = f"| {method['method']} |"
+            (line,) = [line for line in lines if line.startswith(title)]
+            rows = [row for row in method["detections"] if row["score"] == score]
+            columns = [method["accuracy"], *(row["auroc"] for row in rows)]
+            for values in (100 * np.array(column) for column in columns):
+                assert f" {values.mean():.2f} ± {values.std(ddof=1):.2f} " in line
 
 
 def test_the_tour_is_the_demos_commands() -> None:

@@ -15,9 +15,11 @@ from torch import Tensor, nn
 from oodserve.errors import RecipeError
 from tests.by_hand import BATCH, CLASSES, HEIGHT, SEED, WIDTH, Array, Case, Net, draw, network
 from train.draw import Draw
+from train.methods.ascood import Ascood, AscoodSettings
 from train.methods.method import TrainingBatch
 from train.methods.passes import frozen_statistics
 from train.methods.registry import METHODS, build_method
+from train.methods.synthesis.batches import with_outliers
 from train.methods.synthesis.gradient import true_class, true_class_gradient
 from train.methods.synthesis.settings import SynthesisSettings, synthesise
 from train.methods.synthesis.shuffle import salient_pixels, shuffled_outliers
@@ -222,7 +224,6 @@ def halves(rank: int) -> Draw:
     return Draw(
         rng=np.random.default_rng(0),
         torch_generator=torch.Generator().manual_seed(0),
-        progress=0.0,
         epoch=1,
         epochs=1,
         rank=rank,
@@ -234,7 +235,7 @@ def halves(rank: int) -> Draw:
 def test_two_processes_make_what_one_makes(settings: SynthesisSettings) -> None:
     model, case = network(zscore=True), Case.draw()
     images, labels = (part[:4] for part in case.tensors())
-    one = Draw(np.random.default_rng(0), torch.Generator().manual_seed(0), 0.0, 1, 1)
+    one = Draw(np.random.default_rng(0), torch.Generator().manual_seed(0), 1, 1)
     whole = synthesise(model, images, labels, settings=settings, draw=one)
     parts = [
         synthesise(model, images[rows], labels[rows], settings=settings, draw=halves(rank))
@@ -284,6 +285,46 @@ def test_every_method_that_needs_outliers_takes_synthesised_ones(name: str, kind
     terms = method.objective(model, TrainingBatch(images, labels, outliers), draw())
     assert bool(torch.isfinite(terms["loss"]))
     torch.autograd.backward(terms["loss"])
+
+
+# With a batch.
+
+
+def batch_of(case: Case, rows: slice) -> TrainingBatch:
+    images, labels = case.tensors()
+    return TrainingBatch(images[rows].contiguous(), labels[rows].contiguous())
+
+
+def test_each_image_goes_with_its_own_outlier_or_with_that_of_another() -> None:
+    model, case = network(zscore=True), Case.draw()
+    batch = batch_of(case, slice(0, 4))
+    plain = SynthesisSettings(alpha_max=3.0, alpha_min=2.0, p_inv=0.3)
+    other = plain.model_copy(update={"partner": "permuted"})
+    own, terms = with_outliers(model, batch, settings=plain, draw=draw())
+    moved, same_terms = with_outliers(model, batch, settings=other, draw=draw())
+    assert own.outliers is not None
+    assert moved.outliers is not None
+    assert torch.equal(moved.images, batch.images)
+    assert torch.equal(moved.labels, batch.labels)
+    order = torch.randperm(4, generator=torch.Generator().manual_seed(SEED))
+    assert order.tolist() != [0, 1, 2, 3]
+    torch.testing.assert_close(moved.outliers, own.outliers[order])
+    # The change is that of the image which the outlier was made from, not of the one it goes with.
+    change = np.abs((own.outliers - batch.images).numpy())
+    for found in (terms, same_terms):
+        assert found.keys() == {"perturbation_mean", "perturbation_max"}
+        assert float(found["perturbation_mean"]) == pytest.approx(change.mean())
+        assert float(found["perturbation_max"]) == pytest.approx(change.max())
+
+
+def test_noise_has_no_perturbation() -> None:
+    model, batch = network(zscore=True), batch_of(Case.draw(), slice(0, 4))
+    for kind, terms in (("gaussian", 0), ("shuffle", 2)):
+        settings = SynthesisSettings.model_validate({"kind": kind})
+        assert len(with_outliers(model, batch, settings=settings, draw=draw())[1]) == terms
+        table = {"name": "ascood", "kind": kind}
+        logged = Ascood(AscoodSettings.model_validate(table)).objective(model, batch, draw())
+        assert sum(name.startswith("perturbation") for name in logged) == terms
 
 
 # Statistics that stay.

@@ -75,7 +75,6 @@ def _evaluate(arguments: argparse.Namespace, console: Console) -> None:
     )
     run = load_run(arguments.folder)
     to = arguments.to or arguments.folder
-    to.mkdir(parents=True, exist_ok=True)
     done = evaluate_run(run, to, settings=settings)
     page = write_report(run, done, to)
     evaluation = done.evaluation

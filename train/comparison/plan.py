@@ -159,7 +159,10 @@ def _pretraining(recipe: Recipe, seed: int) -> Task:
             "synthesis": type(recipe).model_fields["synthesis"].default,
         }
     )
-    parts = alone.model_dump(mode="json", exclude={"finetune", "name"})
+    # What the first stage depends on. Keys at their defaults are left out, so that a key which a
+    # later version adds does not make all that was trained before useless.
+    unlooked = {"name", "finetune", "method", "synthesis", "scores", "default_score", "scorers"}
+    parts = alone.model_dump(mode="json", exclude=unlooked, exclude_defaults=True)
     key = hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()[:8]
     return Task(f"seed-{seed}/pretraining-{key}", alone, scores=())
 

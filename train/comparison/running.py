@@ -16,12 +16,16 @@ from oodserve.errors import DataError, OodserveError, RecipeError
 from train.comparison.plan import Plan, Task
 from train.evaluation.document import read_evaluation
 from train.evaluation.run import evaluate_run
+from train.evaluation.settings import EvaluationSettings
 from train.fit import Interrupted, Stop, fit, resume
 from train.recipes import load_recipe
 from train.run import CARD, RECIPE, load_run
 
 LOG = "log.txt"
 """What a run that was made by a process of its own printed; in the run folder's parent."""
+
+RESAMPLES = 200
+"""Of each run's bootstrap intervals: the tables show the spread over seeds instead."""
 
 _POLL_SECONDS = 0.2
 
@@ -39,19 +43,15 @@ def make(plan: Plan, task: Task, *, console: Console, stop: Stop) -> None:
         `stop` said so; calling again goes on.
     """
     run = plan.folder / task.name
-    if (run / RECIPE).exists() and load_recipe(run / RECIPE) != task.recipe:
-        raise DataError(
-            f"`{run}` was made with another recipe than the comparison now says; "
-            "remove it or give another folder with `--to`"
-        )
+    _refuse_other_recipe(plan, task)
     if not (run / CARD).exists():
-        train = resume if (run / RECIPE).exists() else None
-        if train is not None:
-            train(run, console=console, stop=stop)
+        if (run / RECIPE).exists():
+            resume(run, console=console, stop=stop)
         else:
             fit(task.recipe, run, console=console, stop=stop)
     if task in plan.runs and not _is_evaluated(run, task.scores):
-        evaluate_run(load_run(run), run, scores=task.scores)
+        settings = EvaluationSettings(scores=task.scores, resamples=RESAMPLES)
+        evaluate_run(load_run(run), run, settings=settings)
 
 
 def is_done(plan: Plan, task: Task) -> bool:
@@ -81,7 +81,7 @@ def make_all(plan: Plan, path: Path, *, jobs: int, console: Console, stop: Stop)
     As `make` does.
     """
     for task in plan.tasks:
-        _refuse_other_recipe_early(plan, task)
+        _refuse_other_recipe(plan, task)
     if jobs == 1:
         for number, task in enumerate(plan.tasks, start=1):
             if not is_done(plan, task):
@@ -91,7 +91,7 @@ def make_all(plan: Plan, path: Path, *, jobs: int, console: Console, stop: Stop)
     _make_in_processes(plan, path, jobs=jobs, console=console, stop=stop)
 
 
-def _refuse_other_recipe_early(plan: Plan, task: Task) -> None:
+def _refuse_other_recipe(plan: Plan, task: Task) -> None:
     run = plan.folder / task.name
     if (run / RECIPE).exists() and load_recipe(run / RECIPE) != task.recipe:
         raise DataError(

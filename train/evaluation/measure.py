@@ -69,7 +69,7 @@ def measure(
     drawn anew: the intervals at tau are those of this threshold on other test images.
     """
     sets.check(scores)
-    _refuse_unknown_members(settings.groups, known=tuple(sets.ood))
+    refuse_unknown_members(settings.groups, known=tuple(sets.ood))
     rng = np.random.default_rng(run.seed)
     notes: list[str] = []
     works = [
@@ -99,7 +99,14 @@ def measure(
     )
 
 
-def _refuse_unknown_members(groups: Mapping[str, tuple[str, ...]], known: tuple[str, ...]) -> None:
+def refuse_unknown_members(groups: Mapping[str, tuple[str, ...]], known: tuple[str, ...]) -> None:
+    """Refuse groups of sets that are not evaluated.
+
+    Raises
+    ------
+    ConfigurationError
+        A group names a set that is not `known`.
+    """
     for group, members in groups.items():
         for member in members:
             if member not in known:

@@ -1,8 +1,9 @@
-"""Folders that are given as out-of-distribution sets, checked to be that."""
+"""Out-of-distribution sets, the run's own and given ones, checked to be that."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import os
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from oodserve.errors import DataError
@@ -55,6 +56,27 @@ def open_ood_folders(
     return found
 
 
+def refuse_overlaps(splits: Splits) -> None:
+    """Compare the contents of the run's own out-of-distribution sets with its other images.
+
+    Parameters
+    ----------
+    splits : Splits
+        Of the run; sets that are not made of files are left out.
+
+    Raises
+    ------
+    DataError
+        Some files of a set have the content of in-distribution images, or of outliers that were
+        trained with. The same picture encoded anew is not noticed.
+    """
+    used = _used(splits)
+    for name, source in splits.ood.items():
+        if isinstance(source, ImageFiles):
+            folder = Path(os.path.commonpath([path.parent for path in source.paths]))
+            _refuse_overlap(name, folder, source.paths, used)
+
+
 def _used(splits: Splits) -> dict[str, list[Path]]:
     """Return what each of the run's images is for, to its files."""
     sources: dict[str, ImageSource | None] = {
@@ -70,7 +92,7 @@ def _used(splits: Splits) -> dict[str, list[Path]]:
 
 
 def _refuse_overlap(
-    name: str, folder: Path, paths: list[Path], used: Mapping[str, list[Path]]
+    name: str, folder: Path, paths: Sequence[Path], used: Mapping[str, list[Path]]
 ) -> None:
     pairs = [
         f"`{path}` is `{other}` ({use})"

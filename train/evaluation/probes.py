@@ -171,7 +171,6 @@ def outliers_of(
     draw = Draw(
         rng=generator(seed, "report/synthesis"),
         torch_generator=torch.Generator().manual_seed(seed),
-        progress=1.0,
         epoch=1,
         epochs=1,
     )

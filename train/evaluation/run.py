@@ -11,14 +11,15 @@ from train.checkpoint import replace_text
 from train.data.folders import Splits, open_splits
 from train.data.sources import ImageSource
 from train.evaluation.document import EVALUATION, Evaluation, RunFacts
-from train.evaluation.measure import measure
-from train.evaluation.ood_folders import open_ood_folders
+from train.evaluation.measure import measure, refuse_unknown_members
+from train.evaluation.ood_folders import open_ood_folders, refuse_overlaps
 from train.evaluation.scored import ScoredSets
 from train.evaluation.scoring import score_source
 from train.evaluation.settings import EvaluationSettings
 from train.figures.scores import score_histograms
 from train.figures.style import save_png
 from train.run import TrainedRun
+from train.scorers.fitting import check_scorers
 
 SCORES_FIGURE = "scores.png"
 
@@ -56,24 +57,47 @@ def evaluate(run: TrainedRun, settings: EvaluationSettings | None = None) -> Eva
     Raises
     ------
     DataError
-        There is no out-of-distribution set, or a given one is unfit; see `open_ood_folders`.
+        There is no out-of-distribution set, or one is unfit; see `train.evaluation.ood_folders`.
     ConfigurationError, NonFiniteScore
         See `train.evaluation.measure.measure`.
     RecipeError
         A score is unknown or does not fit the model.
     """
-    settings = settings or EvaluationSettings()
+    return _evaluated(run, _opened(run, settings or EvaluationSettings()))
+
+
+@dataclass(frozen=True, eq=False)
+class _Opened:
+    """An evaluation that can begin: nothing that was asked for is at fault."""
+
+    settings: EvaluationSettings
+    names: tuple[str, ...]
+    splits: Splits
+    ood: Mapping[str, ImageSource]
+
+
+def _opened(run: TrainedRun, settings: EvaluationSettings) -> _Opened:
+    """Check everything that can be checked before an image is scored, the cheapest first."""
     recipe = run.recipe
     leading = tuple(dict.fromkeys((recipe.default_score, *recipe.scores)))
     names = settings.scores or leading
     splits = open_splits(recipe.data, recipe.input)
-    given = open_ood_folders(settings.ood, splits, background=recipe.input.background)
-    ood = {**splits.ood, **given}
-    if not ood:
+    new = [name for name in names if name not in recipe.scores]
+    check_scorers(new, recipe.scorers, run.model, n_train=len(splits.train))
+    if not splits.ood and not settings.ood:
         raise DataError(
             f"`{recipe.data.root}` has no out-of-distribution images: neither a folder `ood/NAME` "
             "nor `data.held_out` classes; name a folder with `--ood NAME=FOLDER`"
         )
+    refuse_unknown_members(settings.groups, known=(*splits.ood, *settings.ood))
+    given = open_ood_folders(settings.ood, splits, background=recipe.input.background)
+    refuse_overlaps(splits)
+    return _Opened(settings, names, splits, {**splits.ood, **given})
+
+
+def _evaluated(run: TrainedRun, opened: _Opened) -> Evaluated:
+    """Score all images and measure."""
+    names, splits = opened.names, opened.splits
     scorers = run.scorers(names)
     kept = splits.calibration
     sets = ScoredSets(
@@ -81,14 +105,14 @@ def evaluate(run: TrainedRun, settings: EvaluationSettings | None = None) -> Eva
         labels=splits.test.labels,
         ood={
             name: score_source(run.model, source, run.input, scorers=scorers)
-            for name, source in ood.items()
+            for name, source in opened.ood.items()
         },
         calibration=None
         if kept is None
         else score_source(run.model, kept.source, run.input, scorers=scorers),
     )
-    evaluation = measure(sets, scores=names, settings=settings, run=facts(run))
-    return Evaluated(evaluation, sets, splits, ood)
+    evaluation = measure(sets, scores=names, settings=opened.settings, run=facts(run))
+    return Evaluated(evaluation, sets, splits, opened.ood)
 
 
 def evaluate_run(
@@ -104,7 +128,7 @@ def evaluate_run(
     ----------
     run : TrainedRun
     folder : Path
-        Must exist; usually the run's own.
+        Usually the run's own; made, where it is missing, once nothing asked for is at fault.
     scores : tuple of str, or None
         Instead of those of `settings`.
     settings : EvaluationSettings or None
@@ -115,7 +139,9 @@ def evaluate_run(
     As `evaluate` does.
     """
     settings = settings or EvaluationSettings()
-    done = evaluate(run, settings if scores is None else replace(settings, scores=scores))
+    opened = _opened(run, settings if scores is None else replace(settings, scores=scores))
+    folder.mkdir(parents=True, exist_ok=True)
+    done = _evaluated(run, opened)
     figure = score_histograms(
         done.sets.test.scores,
         {name: scored.scores for name, scored in done.sets.ood.items()},

@@ -37,6 +37,11 @@ class EvaluationSettings:
         How tau is taken from the calibration images; see `oodserve.calibration`.
     resamples : int
         Of the bootstrap.
+
+    Raises
+    ------
+    ConfigurationError
+        A base rate, `target_tpr`, `rule_confidence` or `resamples` cannot be right.
     """
 
     ood: Mapping[str, Path] = field(default_factory=dict)
@@ -51,6 +56,13 @@ class EvaluationSettings:
     def __post_init__(self) -> None:
         for text in self.base_rates:
             parse_base_rate(text)
+        for name in ("target_tpr", "rule_confidence"):
+            value = getattr(self, name)
+            if not 0.0 < value < 1.0:
+                raise ConfigurationError(
+                    f"`{name}` = {value!r} is not strictly between 0 and 1; give a share such as "
+                    "0.95"
+                )
         if self.resamples < 1:
             raise ConfigurationError(
                 f"`resamples` = {self.resamples} leaves nothing to take intervals from; give 1 or "

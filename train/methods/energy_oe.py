@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from oodserve.errors import RecipeError
 from train.methods.losses import cross_entropy, energy, hinge_above, hinge_below
 from train.methods.method import Draw, Method, TrainingBatch
-from train.methods.oe import ExposureSettings, exposed_logits, passes_of
+from train.methods.oe import ExposureSettings, exposed_logits
 from train.networks.classifier import Classifier
 
 PUBLISHED_M_OUT = -5.0
@@ -70,7 +70,6 @@ class EnergyOe(Method):
     def __init__(self, settings: EnergyOeSettings) -> None:
         super().__init__(settings)
         self.settings = settings
-        self.forwards = passes_of(settings)
 
     def attach(self, model: Classifier) -> None:
         """Check the margins against the number of classes; nothing is added to the model.

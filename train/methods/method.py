@@ -77,9 +77,6 @@ class Method(ABC):
     What a method learns beside the network belongs to the model: `attach` puts it there.
     """
 
-    forwards: int = 1
-    """Train-mode passes of the model per step: how many batches BatchNorm sees."""
-
     def __init__(self, settings: Settings) -> None:
         self._settings = settings
 

@@ -96,9 +96,6 @@ class Mixoe(Method):
     def __init__(self, settings: MixoeSettings) -> None:
         super().__init__(settings)
         self.settings = settings
-        weights = settings.mix_weight, settings.pair_weight, settings.outlier_weight
-        if settings.forward_mode == "separate":
-            self.forwards = 1 + sum(weight > 0 for weight in weights)
 
     def objective(self, model: nn.Module, batch: TrainingBatch, draw: Draw) -> dict[str, Tensor]:
         """Return ``loss``, ``cross_entropy`` and each further term that is on.

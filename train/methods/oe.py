@@ -61,7 +61,6 @@ class Oe(Method):
     def __init__(self, settings: OeSettings) -> None:
         super().__init__(settings)
         self.settings = settings
-        self.forwards = passes_of(settings)
 
     def objective(self, model: nn.Module, batch: TrainingBatch, draw: Draw) -> dict[str, Tensor]:
         """Return ``loss``, ``cross_entropy`` and ``uniform``, the mean of H(U, p)."""
@@ -76,11 +75,6 @@ class Oe(Method):
             "cross_entropy": clean,
             "uniform": uniform,
         }
-
-
-def passes_of(settings: ExposureSettings) -> int:
-    """Return how many passes of the model `exposed_logits` makes."""
-    return 2 if settings.forward_mode == "separate" else 1
 
 
 def exposed_logits(

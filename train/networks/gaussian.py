@@ -15,6 +15,9 @@ from train.precision import full_precision
 Covariance = Literal["full", "diag"]
 """Whether the classes' common shape has correlations, or one deviation per feature."""
 
+_MARGIN = 1e4
+"""Least distance of a class without images below the others: e to minus that is 0."""
+
 
 class GaussianHead(nn.Module):
     r"""Logits :math:`h_i(z) = -(z - m_i)^T (L L^T)^{-1} (z - m_i)`, never above 0.
@@ -38,7 +41,7 @@ class GaussianHead(nn.Module):
         L below its diagonal; what is on and above it is ignored.
     populated : (K,) bool
         Which classes had images when `start_from` was called; the means of the others mean
-        nothing.
+        nothing, so that in evaluation no logit, probability or energy may come from them.
 
     Notes
     -----
@@ -80,14 +83,19 @@ class GaussianHead(nn.Module):
         return self.lower.tril(-1) + torch.diag(diagonal)
 
     def forward(self, features: Tensor) -> Tensor:
-        """Return h, (N, K), of features (N, D), in float32 or better even under autocast."""
+        """Return h, (N, K), of features (N, D), in float32 or better even under autocast.
+
+        In eval mode the classes that had no images are `_below` all others.
+        """
         values = full_precision(features)
         if torch.compiler.is_exporting():
             # Without autocast's context, which the ONNX exporter does not know.
-            return _distances(self._by_inverse(values), self._by_inverse(self.means))
+            h = _distances(self._by_inverse(values), self._by_inverse(self.means))
+            return _below(h, self.populated)
         with torch.autocast(values.device.type, enabled=False):
             whitened = self._by_solving(torch.cat([values, self.means]) - self._origin())
-            return _distances(whitened[: len(values)], whitened[len(values) :])
+            h = _distances(whitened[: len(values)], whitened[len(values) :])
+            return h if self.training else _below(h, self.populated)
 
     @torch.no_grad()
     def start_from(self, features: Tensor, labels: Tensor, *, ridge: float) -> None:
@@ -221,3 +229,12 @@ def _within(values: Tensor, labels: Tensor, means: Tensor, *, covariance: Covari
 def _distances(rows: Tensor, means: Tensor) -> Tensor:
     """Return minus the squared distances, (N, K), of whitened rows (N, D) to means (K, D)."""
     return -(rows.unsqueeze(1) - means).square().sum(dim=2)
+
+
+def _below(h: Tensor, populated: Tensor) -> Tensor:
+    """Return h, (N, K), with the columns of classes without images far below all others.
+
+    No constant alone would do, since an image may be any distance away from all classes.
+    """
+    lowest = 2 * h.amin(dim=1, keepdim=True) - _MARGIN
+    return torch.where(populated, h, lowest)

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from train.networks.classifier import Classifier
-from train.scorers.gradient.odin import Odin
 from train.scorers.gradient.probing import Probing
 from train.scorers.scorer import Given, Scorer
 
@@ -55,10 +55,12 @@ class Scoring(nn.Module):
             given["rotations"] = (features, *(self.model.features(image) for image in turned))
         logits = self.model.logits_from(features)
         scores = {}
-        for name, scorer in self.scorers.items():
-            if probe and isinstance(scorer, Odin):
-                seen: Given = self.model(scorer.moved(images, probe))
+        for name, module in self.scorers.items():
+            scorer: Any = module
+            seen: Given
+            if scorer.takes == "moved":
+                seen = self.model(scorer.moved(images, probe))
             else:
-                seen = given[str(scorer.takes)]
+                seen = given[scorer.takes]
             scores[name] = scorer(seen, logits)
         return features, logits, scores

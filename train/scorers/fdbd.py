@@ -5,7 +5,8 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from train.scorers.scorer import FitData, Scorer
+from train.networks.classifier import Classifier
+from train.scorers.scorer import FitData, Scorer, linear_head
 
 _SMALLEST = 1e-8
 """Distances below this count as this."""
@@ -42,6 +43,10 @@ class Fdbd(Scorer):
     def __init__(self) -> None:
         super().__init__()
         self.declare("centre", "inverse")
+
+    def check(self, model: Classifier, n_train: int) -> None:
+        """Refuse a head that is not linear."""
+        linear_head(model, "fdbd")
 
     def fit(self, data: FitData) -> None:
         """Find the training images' mean and the distances between the head's weights.

@@ -24,6 +24,35 @@ OpenSplits = Callable[[], Splits]
 """Called only where something is to be fitted."""
 
 
+def check_scorers(
+    names: Sequence[str],
+    tables: Mapping[str, Mapping[str, Any]],
+    model: Classifier,
+    *,
+    n_train: int,
+) -> None:
+    """Refuse scores that cannot be fitted to a model, without running it.
+
+    Parameters
+    ----------
+    names, tables
+        As `fitted_scorers` takes them.
+    model : Classifier
+        With what its method attaches, on the CPU; its weights do not matter.
+    n_train : int
+        Number of training images.
+
+    Raises
+    ------
+    DataError
+        There are too few images for a score.
+    RecipeError
+        A score is unknown or does not fit the model.
+    """
+    for name in names:
+        build_scorer(name, tables.get(name)).check(model, n_train)
+
+
 def fitted_scorers(
     names: Sequence[str],
     tables: Mapping[str, Mapping[str, Any]],
@@ -42,7 +71,7 @@ def fitted_scorers(
     tables : mapping of str to knobs
         A recipe's ``[scorers]``.
     model : Classifier
-        On the CPU.
+        In eval mode, on the CPU, as `train.run.read_model` returns it.
     splits : callable
         Opens the run's data.
     spec : InputSpec

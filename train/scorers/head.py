@@ -7,8 +7,9 @@ from typing import ClassVar
 
 from torch import Tensor, nn
 
+from train.networks.classifier import Classifier
 from train.scorers.energy import log_sum_exp
-from train.scorers.scorer import FitData, Scorer
+from train.scorers.scorer import FitData, Scorer, linear_head
 
 
 class ReshapedFeatures(Scorer):
@@ -29,6 +30,10 @@ class ReshapedFeatures(Scorer):
     def __init__(self) -> None:
         super().__init__()
         self.declare("weight", "bias")
+
+    def check(self, model: Classifier, n_train: int) -> None:
+        """Refuse a head that is not linear."""
+        linear_head(model, self.score)
 
     def fit(self, data: FitData) -> None:
         """Copy the model's head.

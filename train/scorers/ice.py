@@ -6,6 +6,7 @@ import torch
 from torch import Tensor
 
 from oodserve.errors import RecipeError
+from train.networks.classifier import Classifier
 from train.networks.gaussian import GaussianHead
 from train.scorers.scorer import FitData, Scorer
 
@@ -31,6 +32,10 @@ class Ice(Scorer):
         super().__init__()
         self.declare("penalty")
 
+    def check(self, model: Classifier, n_train: int) -> None:
+        """Refuse a head that is not Gaussian."""
+        _gaussian_head(model)
+
     def fit(self, data: FitData) -> None:
         """Learn which classes have training images: (K,), 0 for those and -inf for the others.
 
@@ -39,15 +44,18 @@ class Ice(Scorer):
         RecipeError
             The model's head is not Gaussian.
         """
-        head = data.model.head
-        if not isinstance(head, GaussianHead):
-            raise RecipeError(
-                f"score `ice` needs the Gaussian head of method `ice`, but the model has a "
-                f"`{type(head).__name__}`; choose another score or set `method.name` to 'ice'"
-            )
-        populated = head.populated.cpu()
+        populated = _gaussian_head(data.model).populated.cpu()
         self.penalty = torch.zeros(len(populated)).masked_fill(~populated, -torch.inf)
 
     def forward(self, features: Tensor, logits: Tensor) -> Tensor:
         """Return the score of each row."""
         return (logits.float() + self.penalty).amax(dim=1)
+
+
+def _gaussian_head(model: Classifier) -> GaussianHead:
+    if not isinstance(model.head, GaussianHead):
+        raise RecipeError(
+            f"score `ice` needs the Gaussian head of method `ice`, but the model has a "
+            f"`{type(model.head).__name__}`; choose another score or set `method.name` to 'ice'"
+        )
+    return model.head

@@ -7,6 +7,7 @@ from pydantic import Field
 from torch import Tensor
 
 from oodserve.errors import RecipeError
+from train.networks.classifier import Classifier
 from train.scorers.bank import bank_rows, unit_length
 from train.scorers.scorer import FitData, Scorer, ScorerSettings
 
@@ -48,6 +49,15 @@ class Knn(Scorer):
         self.k, self.bank_size = settings.k, settings.bank_size
         self.declare("bank")
 
+    def check(self, model: Classifier, n_train: int) -> None:
+        """Refuse more neighbours than the bank will have images."""
+        images = min(n_train, self.bank_size)
+        if images < self.k:
+            raise RecipeError(
+                f"`scorers.knn.k` = {self.k} neighbours cannot be found among {images} "
+                "images; choose a smaller `k`"
+            )
+
     def fit(self, data: FitData) -> None:
         """Keep the training images' directions, or as many as the bank holds.
 
@@ -57,12 +67,8 @@ class Knn(Scorer):
             The bank has fewer than k images.
         """
         features = data.train.features
+        self.check(data.model, len(features))
         rows = bank_rows(len(features), most=self.bank_size, seed=data.seed)
-        if len(rows) < self.k:
-            raise RecipeError(
-                f"`scorers.knn.k` = {self.k} neighbours cannot be found among {len(rows)} "
-                "images; choose a smaller `k`"
-            )
         self.bank = unit_length(features[rows].double()).float()
 
     def forward(self, features: Tensor, logits: Tensor) -> Tensor:

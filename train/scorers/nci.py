@@ -6,8 +6,9 @@ import torch
 from pydantic import Field
 from torch import Tensor
 
+from train.networks.classifier import Classifier
 from train.scorers.bank import unit_length
-from train.scorers.scorer import FitData, Scorer, ScorerSettings
+from train.scorers.scorer import FitData, Scorer, ScorerSettings, linear_head
 
 
 class NciSettings(ScorerSettings):
@@ -40,6 +41,10 @@ class Nci(Scorer):
         super().__init__()
         self.alpha = (settings or NciSettings()).alpha
         self.declare("centre", "weight")
+
+    def check(self, model: Classifier, n_train: int) -> None:
+        """Refuse a head that is not linear."""
+        linear_head(model, "nci")
 
     def fit(self, data: FitData) -> None:
         """Copy the head's weights and find the training images' mean.

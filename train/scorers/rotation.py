@@ -7,6 +7,7 @@ from torch import Tensor, nn
 
 from oodserve.errors import RecipeError
 from train.methods.rotation import HEAD
+from train.networks.classifier import Classifier
 from train.scorers.scorer import FitData, Scorer
 
 
@@ -36,6 +37,10 @@ class Rotation(Scorer):
         super().__init__()
         self.declare("weight", "bias")
 
+    def check(self, model: Classifier, n_train: int) -> None:
+        """Refuse a model without a rotation head."""
+        _rotation_head(model)
+
     def fit(self, data: FitData) -> None:
         """Copy the model's rotation head.
 
@@ -44,12 +49,7 @@ class Rotation(Scorer):
         RecipeError
             It has none.
         """
-        head = dict(data.model.auxiliary.items()).get(HEAD)
-        if not isinstance(head, nn.Linear):
-            raise RecipeError(
-                "score `rotation` needs the rotation head of method `rotation`, which the model "
-                "does not have; choose another score or set `method.name` to 'rotation'"
-            )
+        head = _rotation_head(data.model)
         self.weight = head.weight.detach().cpu().clone()
         self.bias = head.bias.detach().cpu().clone()
 
@@ -63,3 +63,13 @@ class Rotation(Scorer):
             guesses = features.float() @ self.weight.T + self.bias
             score = score + torch.log_softmax(guesses, dim=1)[:, turns] / len(rotations)
         return score
+
+
+def _rotation_head(model: Classifier) -> nn.Linear:
+    head = dict(model.auxiliary.items()).get(HEAD)
+    if not isinstance(head, nn.Linear):
+        raise RecipeError(
+            "score `rotation` needs the rotation head of method `rotation`, which the model "
+            "does not have; choose another score or set `method.name` to 'rotation'"
+        )
+    return head

@@ -26,7 +26,8 @@ Takes = Literal["features", "maps", "rotations", "moved"]
 ``rotations``
     Tuple of four (N, D): the features of the image as it is and turned by 90, 180 and 270 degrees.
 ``moved``
-    (N, K), the logits of the image after a step along the gradient; see `train.scorers.gradient`.
+    (N, K), the logits of the image after a step along the gradient. Such a scorer has a method
+    ``moved(images, probe)`` that returns the image after it; see `train.scorers.gradient`.
 """
 
 Given = Tensor | tuple[Tensor, ...]
@@ -94,13 +95,24 @@ class FitData:
         RecipeError
             The head is not linear.
         """
-        head = self.model.head
-        if not isinstance(head, nn.Linear):
-            raise RecipeError(
-                f"score `{score}` needs a linear head, but the model has a "
-                f"`{type(head).__name__}`; choose another score"
-            )
+        head = linear_head(self.model, score)
         return head.weight.detach().cpu().clone(), head.bias.detach().cpu().clone()
+
+
+def linear_head(model: Classifier, score: str) -> nn.Linear:
+    """Return the model's head.
+
+    Raises
+    ------
+    RecipeError
+        It is not linear.
+    """
+    if not isinstance(model.head, nn.Linear):
+        raise RecipeError(
+            f"score `{score}` needs a linear head, but the model has a "
+            f"`{type(model.head).__name__}`; choose another score"
+        )
+    return model.head
 
 
 class Scorer(nn.Module):
@@ -115,6 +127,27 @@ class Scorer(nn.Module):
     """Whether `fit` must have been called, or a state loaded, before `forward`."""
     source: ClassVar[str] = ""
     """Authors, year and arXiv number of the paper."""
+
+    def check(self, model: Classifier, n_train: int) -> None:
+        """Refuse a model that the score cannot be fitted to, before anything is trained.
+
+        Looks at the model's parts and never at its weights, which may be random still. What can
+        only be seen from features is left to `fit`.
+
+        Parameters
+        ----------
+        model : Classifier
+            With what its method attaches, on the CPU.
+        n_train : int
+            How many training images there will be.
+
+        Raises
+        ------
+        DataError
+            There are too few images.
+        RecipeError
+            The score does not fit this model or so many images.
+        """
 
     def fit(self, data: FitData) -> None:
         """Learn the score's statistics from in-distribution images.

@@ -7,8 +7,9 @@ from pydantic import Field
 from torch import Tensor
 
 from oodserve.errors import DataError, RecipeError
+from train.networks.classifier import Classifier
 from train.scorers.energy import log_sum_exp
-from train.scorers.scorer import FitData, Scorer, ScorerSettings
+from train.scorers.scorer import FitData, Scorer, ScorerSettings, linear_head
 
 LEAST_RESIDUAL = 1e-6
 """Share of the features that must lie outside the principal subspace: below, it is rounding."""
@@ -52,6 +53,19 @@ class Vim(Scorer):
         self.dim = (settings or VimSettings()).dim
         self.declare("origin", "residual", "alpha")
 
+    def check(self, model: Classifier, n_train: int) -> None:
+        """Refuse a head that is not linear, and features or images of which nothing is left."""
+        linear_head(model, "vim")
+        size = model.n_features
+        dim = self.dim or _authors_dim(size)
+        if dim >= size:
+            raise RecipeError(
+                f"`scorers.vim.dim` = {dim} leaves nothing of {size} features; "
+                "choose a smaller number"
+            )
+        if n_train <= dim:
+            raise _nothing_left(n_train, dim)
+
     def fit(self, data: FitData) -> None:
         """Learn the subspace and alpha on the training images.
 
@@ -62,25 +76,18 @@ class Vim(Scorer):
         DataError
             The features fill no more than the principal subspace.
         """
-        weight, bias = data.linear_head("vim")
         features = data.train.features.double()
+        self.check(data.model, len(features))
+        weight, bias = data.linear_head("vim")
         size = features.shape[1]
         dim = self.dim or _authors_dim(size)
-        if dim >= size:
-            raise RecipeError(
-                f"`scorers.vim.dim` = {dim} leaves nothing of {size} features; "
-                "choose a smaller number"
-            )
         origin = -torch.linalg.pinv(weight.double()) @ bias.double()
         moved = features - origin
         _, directions = torch.linalg.eigh(moved.T @ moved / len(moved))  # ascending
         residual = directions[:, : size - dim]
         left, whole = (values.norm(dim=1).sum() for values in (moved @ residual, moved))
         if not left > LEAST_RESIDUAL * whole:
-            raise DataError(
-                f"score `vim` cannot be fitted: the features of {len(features)} training images "
-                f"fill no more than `scorers.vim.dim` = {dim} dimensions; choose fewer"
-            )
+            raise _nothing_left(len(features), dim)
         largest = data.train.logits.double().amax(dim=1).sum()
         self.origin, self.residual = origin.float(), residual.float().contiguous()
         self.alpha = (largest / left).float()
@@ -89,6 +96,13 @@ class Vim(Scorer):
         """Return the score of each row."""
         left = (features.float() - self.origin) @ self.residual  # (N, D - dim)
         return log_sum_exp(logits.float()) - self.alpha * torch.sqrt(left.square().sum(dim=1))
+
+
+def _nothing_left(images: int, dim: int) -> DataError:
+    return DataError(
+        f"score `vim` cannot be fitted: the features of {images} training images "
+        f"fill no more than `scorers.vim.dim` = {dim} dimensions; choose fewer"
+    )
 
 
 def _authors_dim(n_features: int) -> int:

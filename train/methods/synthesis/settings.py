@@ -44,6 +44,10 @@ class SynthesisSettings(Document):
     gradient_mode: GradientMode = "eval"
     """By which statistics BatchNorm normalises meanwhile: ``eval`` takes the running ones, which
     keep the images apart; ``train`` the batch's, and leaves the running ones as they are."""
+    partner: Literal["self", "permuted"] = "self"
+    """Which image the outlier that goes with an image is made from, for a method that mixes the
+    two: the image itself (``self``), or another one of the batch (``permuted``), drawn anew in
+    each step. Method ``ascood`` pairs nothing and does not look at it."""
 
     @model_validator(mode="after")
     def _alpha_falls(self) -> Self:

@@ -6,7 +6,8 @@ import torch
 from pydantic import Field
 from torch import Tensor
 
-from train.scorers.scorer import FitData, Scorer, ScorerSettings
+from train.networks.classifier import Classifier
+from train.scorers.scorer import FitData, Scorer, ScorerSettings, linear_head
 
 
 class GradNormSettings(ScorerSettings):
@@ -43,6 +44,10 @@ class GradNorm(Scorer):
         super().__init__()
         self.temperature = (settings or GradNormSettings()).temperature
         self.declare("centred", "scaled", "sigma")
+
+    def check(self, model: Classifier, n_train: int) -> None:
+        """Refuse a head that is not linear."""
+        linear_head(model, "gradnorm")
 
     def fit(self, data: FitData) -> None:
         """Keep how the model normalises features: as numbers, which a state can hold.

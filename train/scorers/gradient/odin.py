@@ -6,6 +6,7 @@ import torch
 from pydantic import Field
 from torch import Tensor
 
+from train.networks.classifier import Classifier
 from train.scorers.gradient.probing import Probe, Probing
 from train.scorers.scorer import FitData, Scorer, ScorerSettings
 
@@ -52,15 +53,19 @@ class Odin(Scorer):
         self.temperature, self.epsilon = settings.temperature, settings.epsilon
         self.declare("std")
 
+    def check(self, model: Classifier, n_train: int) -> None:
+        """Refuse a model with a part through which the gradient cannot be written out."""
+        Probing(model)
+
     def fit(self, data: FitData) -> None:
         """Keep the standard deviations by which the model's input is divided.
 
         Raises
         ------
         RecipeError
-            The model has a part through which the gradient cannot be written out.
+            As `check`.
         """
-        Probing(data.model)
+        self.check(data.model, len(data.train.labels))
         self.std = torch.tensor(data.std)
 
     def moved(self, images: Tensor, probe: Probe) -> Tensor:
