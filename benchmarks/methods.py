@@ -3,24 +3,18 @@
 python -m benchmarks.methods train/presets/plumage_methods.toml --jobs 2
 
 Runs go to `runs/NAME`, are cached there, and go on where they were interrupted. The tables, figures
-and every value are copied to `benchmarks/results/`, with the commit, the machine and the seconds
-that the epochs of each method took.
+and every value are copied to `benchmarks/results/`, with the commit and the machine.
 """
 
 from __future__ import annotations
 
 import argparse
-import json
 import shutil
 import subprocess
 import sys
 from pathlib import Path
 
-import numpy as np
-
 from benchmarks.machine import describe
-from train.comparison.plan import Plan, load_plan
-from train.run import METRICS
 
 RESULTS = Path(__file__).parent / "results"
 
@@ -40,38 +34,19 @@ def main() -> int:
     code = subprocess.run(command, check=False).returncode
     if code:
         return code
-    plan = load_plan(arguments.comparison, folder)
-    keep(plan, folder, name)
+    keep(folder, name)
     return 0
 
 
-def keep(plan: Plan, folder: Path, name: str) -> None:
+def keep(folder: Path, name: str) -> None:
     """Copy tables and figures to the results, with what they were made on."""
     RESULTS.mkdir(exist_ok=True)
     table = (folder / "comparison.md").read_text(encoding="utf-8")
-    (RESULTS / f"{name}.md").write_text(f"{table}\n{times(plan)}\n{describe()}\n", encoding="utf-8")
+    (RESULTS / f"{name}.md").write_text(f"{table}\n{describe()}\n", encoding="utf-8")
     shutil.copyfile(folder / "comparison.json", RESULTS / f"{name}.json")
     shutil.copyfile(folder / "comparison.tex", RESULTS / f"{name}.tex")
     for figure in sorted(folder.glob("comparison*.png")):
         shutil.copyfile(figure, RESULTS / figure.name.replace("comparison", name))
-
-
-def times(plan: Plan) -> str:
-    """Return what training took, as Markdown: seconds of the epochs, mean over the seeds."""
-    lines = ["| training | seconds, mean over seeds |", "| --- | ---: |"]
-    first = [seconds_of(plan.folder / task.name) for task in plan.pretrainings]
-    if first:
-        lines.append(f"| pretraining, shared | {np.mean(first):.0f} |")
-    for variant in plan.comparison.variants:
-        each = [seconds_of(plan.folder_of(variant, seed)) for seed in plan.comparison.seeds]
-        lines.append(f"| {variant.title} | {np.mean(each):.0f} |")
-    return "\n".join(lines) + "\n"
-
-
-def seconds_of(run: Path) -> float:
-    """Return the seconds of all epochs of a run."""
-    lines = (run / METRICS).read_text(encoding="utf-8").splitlines()
-    return sum(float(json.loads(line)["seconds"]) for line in lines)
 
 
 if __name__ == "__main__":
