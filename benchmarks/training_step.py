@@ -196,8 +196,7 @@ def to_markdown(options: argparse.Namespace) -> str:
     lines = [
         "# Training step",
         "",
-        f"{describe()} {torch.get_num_threads()} threads. Written by "
-        "`python -m benchmarks.training_step --write`.",
+        f"{describe()} {_threads()}. Written by `python -m benchmarks.training_step --write`.",
         "",
         f"ResNet-18, {options.side} x {options.side} pixels, {options.batch} images and as many "
         f"outliers in a step, {options.rounds} rounds. A cross-entropy step takes "
@@ -229,6 +228,11 @@ def to_markdown(options: argparse.Namespace) -> str:
             share = wait_share(root, side=side, batch=options.batch, workers=workers, where=where)
             lines.append(f"| {workers} | {where} | {100 * share:.1f} % |")
     return "\n".join(lines) + "\n"
+
+
+def _threads() -> str:
+    count = torch.get_num_threads()
+    return f"{count} thread{'s' if count > 1 else ''}"
 
 
 def main() -> None:

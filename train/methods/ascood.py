@@ -39,7 +39,7 @@ class AscoodSettings(Settings, SynthesisSettings):
     """Whether the images' pass for the loss also gives the gradient that outliers are made by. The
     gradient is then that of ``gradient_mode = "train"``, and images and outliers no longer pass as
     one batch. It is one pass less but hardly faster: on a CPU (ResNet-18, 64 pixels, 32 images) a
-    step costs about 2.4 plain ones either way. Not under mixed precision, and not for
+    step costs about 2.5 plain ones either way. Not under mixed precision, and not for
     ``kind = "gaussian"``, which takes no gradient."""
 
     @model_validator(mode="before")
