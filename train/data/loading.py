@@ -128,7 +128,9 @@ class BatchLoader:
     def _read(self, epoch: int, step: int) -> Arrays:
         ahead = self._ahead
         if ahead is None or self._next != (epoch, step):
-            places = self._places(epoch, step)
+            places = _batches_of_epochs(
+                self._pictures, (epoch, step), self._batch_size, self.steps_per_epoch, self._share
+            )
             ahead = read(
                 self._pictures, places, workers=self._workers, pin=self._finish.copies_to_gpu
             )
@@ -139,16 +141,6 @@ class BatchLoader:
         last = step + 1 == self.steps_per_epoch
         self._next = (epoch + 1, 0) if last else (epoch, step + 1)
         return arrays
-
-    def _places(self, epoch: int, step: int) -> Iterator[list[Place]]:
-        """Yield the places of each batch from a step on, without end."""
-        while True:
-            order = self._pictures.order(epoch)
-            for start in range(step * self._batch_size, len(order), self._batch_size):
-                rows = min(self._batch_size, len(order) - start)
-                if start // self._batch_size < self.steps_per_epoch:
-                    yield [(epoch, start + row, order[start + row]) for row in self._share.of(rows)]
-            epoch, step = epoch + 1, 0
 
 
 class EndlessLoader:
@@ -190,7 +182,7 @@ class EndlessLoader:
         if self._ahead is None:
             self._ahead = read(
                 self._pictures,
-                self._places(self._position),
+                _batches_of_passes(self._pictures, self._position, self._batch_size, self._share),
                 workers=self._workers,
                 pin=self._finish.copies_to_gpu,
             )
@@ -238,19 +230,38 @@ class EndlessLoader:
             self._fingerprint = content_fingerprint(self._source)
         return self._fingerprint
 
-    def _places(self, position: int) -> Iterator[list[Place]]:
-        """Yield the places of each batch, pass after pass, from a position on."""
-        number, order = -1, self._pictures.order(0)
-        while True:
-            places = []
-            for row in self._share.of(self._batch_size):
-                if (position + row) // len(order) != number:
-                    number = (position + row) // len(order)
-                    order = self._pictures.order(number)
-                at = (position + row) % len(order)
-                places.append((number, at, order[at]))
-            position += self._batch_size
-            yield places
+
+# Not methods: a loader that its own iterator refers to would be a cycle, which the garbage
+# collector takes apart in an order that leaves worker processes waiting for five seconds each.
+def _batches_of_epochs(
+    pictures: Pictures, start: tuple[int, int], batch_size: int, steps: int, share: Share
+) -> Iterator[list[Place]]:
+    """Yield the places of each batch from (epoch, step) on, without end."""
+    epoch, step = start
+    while True:
+        order = pictures.order(epoch)
+        for first in range(step * batch_size, len(order), batch_size):
+            rows = min(batch_size, len(order) - first)
+            if first // batch_size < steps:
+                yield [(epoch, first + row, order[first + row]) for row in share.of(rows)]
+        epoch, step = epoch + 1, 0
+
+
+def _batches_of_passes(
+    pictures: Pictures, position: int, batch_size: int, share: Share
+) -> Iterator[list[Place]]:
+    """Yield the places of each batch, pass after pass, from a position on."""
+    number, order = -1, pictures.order(0)
+    while True:
+        places = []
+        for row in share.of(batch_size):
+            if (position + row) // len(order) != number:
+                number = (position + row) // len(order)
+                order = pictures.order(number)
+            at = (position + row) % len(order)
+            places.append((number, at, order[at]))
+        position += batch_size
+        yield places
 
 
 def evaluation_batches(

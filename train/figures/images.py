@@ -159,7 +159,7 @@ def saliency_overlays(
         heat = colours(_scaled(values, picture.shape[0], picture.shape[1]))[..., :3]
         panels[0][column].imshow(picture.clip(0, 1))
         panels[1][column].imshow((1 - strength) * picture.clip(0, 1) + strength * heat)
-        panels[0][column].set_title(titles[column], fontsize=8)
+        panels[0][column].set_title(titles[column], fontsize=7)
     for row, name in enumerate(("image", "activation")):
         panels[row][0].set_ylabel(name, fontsize=9)
     return figure

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import textwrap
+
 import numpy as np
 import torch
 
@@ -200,8 +202,13 @@ def _saliency_picture(run: TrainedRun, done: Evaluated) -> Picture | None:
     if seen is None:
         return None
     taken = [run.classes[int(index)] for index in seen.predicted]
-    titles = [f"{origin}\n→ {label}" for origin, label in zip(origins, taken, strict=True)]
-    words = "; ".join(title.replace("\n→", ", taken for") for title in titles)
+    words = "; ".join(
+        f"{origin}, taken for {label}" for origin, label in zip(origins, taken, strict=True)
+    )
+    titles = [
+        "\n".join([_in_lines(origin), _in_lines(f"→ {label}")])
+        for origin, label in zip(origins, taken, strict=True)
+    ]
     return Picture(
         name="saliency",
         title="Where the model looks",
@@ -225,3 +232,8 @@ def _tau_words(evaluation: Evaluation, score: str) -> str:
         return ""
     rate = 100 * item.at_tau.false_alarms.value
     return f" Tau is {item.at_tau.tau:.4g}; {rate:.1f} % of the known images are below it."
+
+
+def _in_lines(text: str) -> str:
+    """Return a name in lines that are no wider than a small picture."""
+    return textwrap.fill(text.replace("_", " "), 14)
