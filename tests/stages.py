@@ -22,7 +22,7 @@ from tests.training import write_recipe
 from train.data.folders import Splits
 from train.data.procedural import ProceduralOutliers
 from train.data.sources import LabelledImages
-from train.distributed import PATIENCE, Group, Precision, start_fabric
+from train.distributed import PATIENCE, Group, Precision, leave, start_fabric
 from train.embedding import embed
 from train.methods.registry import METHODS, MethodSettings, build_method
 from train.networks.classifier import Classifier
@@ -192,3 +192,4 @@ def _splits(*, with_outliers: bool) -> Splits:
 
 if __name__ == "__main__":
     main(Path(sys.argv[1]))
+    leave()

@@ -10,7 +10,7 @@ from rich.console import Console
 
 from oodserve.errors import OodserveError
 from train.commands import compare, data, evaluate, fit, listing, split, tune
-from train.distributed import launched
+from train.distributed import launched, leave
 from train.fit import Interrupted, stop_on_signal
 
 COMMANDS = (data, fit, split, evaluate, compare, listing, tune)
@@ -48,6 +48,8 @@ def main(argv: Sequence[str] | None = None) -> int:
         place = f" (process {launch.rank})" if launch.rank else ""
         sys.stderr.write(f"train{place}: {error}\n")
         return 1
+    finally:
+        leave()
     return 0
 
 

@@ -100,6 +100,17 @@ def start_fabric(*, accelerator: Accelerator, precision: Precision) -> Fabric:
     return fabric
 
 
+def leave() -> None:
+    """Take this process out of its group, if it is in one.
+
+    A process that ends with its group in place can be aborted while the group's threads are taken
+    down ("terminate called without an active exception"), and the launcher then reports a failure
+    after everything went well.
+    """
+    if torch.distributed.is_available() and torch.distributed.is_initialized():
+        torch.distributed.destroy_process_group()
+
+
 def _kept_buffers() -> dict[str, Any]:
     """Return the option not to replace buffers before each pass; its older name is deprecated."""
     known = inspect.signature(DistributedDataParallel).parameters
