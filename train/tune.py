@@ -39,7 +39,7 @@ from train.data.validation_outliers import KINDS, ValidationOutliers
 from train.divergence import Diverged
 from train.evaluation.scoring import score_source
 from train.fit import Stop, fit, resume
-from train.methods.standard import StandardSettings
+from train.pretraining import pretraining_alone
 from train.recipes import DataRecipe, Recipe, to_toml
 from train.run import CARD, RECIPE, TrainedRun, load_run
 from train.tuning.outcomes import Outcome, Result, Tuning, describe, write_results
@@ -136,18 +136,8 @@ def _pretrain(
     recipe: Recipe, data: DataRecipe, folder: Path, *, console: Console, stop: Stop
 ) -> _Baseline:
     """Make the run whose weights all trials start from, and measure it."""
-    plain = recipe.model_copy(
-        update={
-            "name": f"{recipe.name} pretrained",
-            "data": data.model_copy(update={"outliers": ""}),
-            "finetune": recipe.finetune.model_copy(update={"epochs": 0}),
-            "method": StandardSettings(),
-            "scores": ("msp",),
-            "default_score": "msp",
-            "scorers": {},
-            "synthesis": Recipe.model_fields["synthesis"].default,
-        }
-    )
+    changed = recipe.model_copy(update={"data": data})
+    plain = pretraining_alone(changed, name=f"{recipe.name} pretrained")
     _make(plain, folder, console=console, stop=stop)
     card = load_run(folder).card
     return _Baseline(folder, card.quality["validation"]["accuracy"], card.data_fingerprint)

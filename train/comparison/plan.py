@@ -26,7 +26,7 @@ from pydantic import Field, ValidationError
 
 from oodserve.errors import RecipeError
 from oodserve.schema import Document, explain
-from train.methods.standard import StandardSettings
+from train.pretraining import pretraining_alone
 from train.recipes import Recipe, load_recipe
 
 
@@ -146,19 +146,7 @@ def read_comparison(path: Path) -> Comparison:
 
 def _pretraining(recipe: Recipe, seed: int) -> Task:
     """Return the run that makes the weights which a recipe's second stage starts from."""
-    alone = recipe.model_copy(
-        update={
-            "name": f"{recipe.name} pretraining",
-            "finetune": recipe.finetune.model_copy(update={"epochs": 0}),
-            "method": StandardSettings(),
-            "scores": ("msp",),
-            "default_score": "msp",
-            "scorers": {},
-            # None of these is looked at before the second stage.
-            "data": recipe.data.model_copy(update={"outliers": ""}),
-            "synthesis": type(recipe).model_fields["synthesis"].default,
-        }
-    )
+    alone = pretraining_alone(recipe, name=f"{recipe.name} pretraining")
     # What the first stage depends on. Keys at their defaults are left out, so that a key which a
     # later version adds does not make all that was trained before useless.
     unlooked = {"name", "finetune", "method", "synthesis", "scores", "default_score", "scorers"}
